@@ -1,0 +1,10 @@
+//! fathom: network diagnostics for the Oceanid cluster.
+
+pub mod check;
+pub mod def;
+pub mod probe;
+pub mod report;
+pub mod run;
+pub mod tui;
+pub mod twin;
+pub mod vantage;

@@ -1,0 +1,5 @@
+//! Running a plan.
+
+pub mod event;
+
+pub use event::{Planned, RunEvent};
