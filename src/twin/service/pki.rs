@@ -1,1 +1,321 @@
-//! Not written yet.
+//! The twin's certificate authority: server and client certificates, and a kubeconfig that uses them.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// Why a certificate could not be made.
+#[derive(Debug)]
+pub enum PkiError {
+    /// Making or signing it failed.
+    Certificate(rcgen::Error),
+    /// rustls refused it.
+    Tls(rustls::Error),
+    /// The authority cannot check clients.
+    Verifier(rustls::server::VerifierBuilderError),
+}
+
+impl std::fmt::Display for PkiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Certificate(e) => write!(f, "cannot make a certificate: {e}"),
+            Self::Tls(e) => write!(f, "cannot use a certificate: {e}"),
+            Self::Verifier(e) => write!(f, "cannot check client certificates: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for PkiError {}
+
+impl From<rcgen::Error> for PkiError {
+    fn from(e: rcgen::Error) -> Self {
+        Self::Certificate(e)
+    }
+}
+
+impl From<rustls::Error> for PkiError {
+    fn from(e: rustls::Error) -> Self {
+        Self::Tls(e)
+    }
+}
+
+impl From<rustls::server::VerifierBuilderError> for PkiError {
+    fn from(e: rustls::server::VerifierBuilderError) -> Self {
+        Self::Verifier(e)
+    }
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Validity {
+    /// From yesterday for a year.
+    #[default]
+    Current,
+    /// For a year until yesterday, as a K3s certificate that nobody renewed.
+    Expired,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// Certificate (RFC 7468).
+    pub certificate_pem: String,
+    /// Private key (PKCS #8, RFC 7468).
+    pub key_pem: String,
+}
+
+/// A certificate authority with a key that lives only in this process.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    der: CertificateDer<'static>,
+    pem: String,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+impl Authority {
+    /// A new authority with this common name.
+    pub fn new(name: &str) -> Result<Self, PkiError> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.distinguished_name.push(DnType::CommonName, name);
+        set_validity(&mut params, Validity::Current);
+        let key = KeyPair::generate()?;
+        let certificate = params.self_signed(&key)?;
+        let der = certificate.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(der.clone())?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+        Ok(Self { issuer: Issuer::new(params, key), der, pem: certificate.pem(), clients })
+    }
+
+    /// The authority's certificate, for trust stores.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        self.der.clone()
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// TLS for a server of these names and addresses.
+    pub fn server(&self, names: &[&str], addresses: &[Ipv4Addr]) -> Result<Arc<ServerConfig>, PkiError> {
+        self.server_config(names, addresses, Validity::Current, None)
+    }
+
+    /// The same, also expired.
+    pub fn server_valid(&self, names: &[&str], addresses: &[Ipv4Addr], validity: Validity) -> Result<Arc<ServerConfig>, PkiError> {
+        self.server_config(names, addresses, validity, None)
+    }
+
+    /// TLS for a server that asks clients for a certificate and lets every one through the handshake, as kube-apiserver does:
+    /// whether it is good is decided later, by [`Authority::admits`].
+    pub fn server_that_asks(&self, names: &[&str], addresses: &[Ipv4Addr], validity: Validity) -> Result<Arc<ServerConfig>, PkiError> {
+        self.server_config(names, addresses, validity, Some(Arc::new(AskOnly(self.clients.clone()))))
+    }
+
+    fn server_config(
+        &self,
+        names: &[&str],
+        addresses: &[Ipv4Addr],
+        validity: Validity,
+        asks: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<Arc<ServerConfig>, PkiError> {
+        let mut params = CertificateParams::new(
+            names.iter().map(|n| (*n).to_owned()).chain(addresses.iter().map(Ipv4Addr::to_string)).collect::<Vec<_>>(),
+        )?;
+        params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("server"));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let (certificate, key) = self.sign(params, validity)?;
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        let builder = match asks {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Ok(Arc::new(builder.with_single_cert(vec![certificate.der().clone(), self.der.clone()], key)?))
+    }
+
+    fn sign(&self, mut params: CertificateParams, validity: Validity) -> Result<(rcgen::Certificate, KeyPair), PkiError> {
+        set_validity(&mut params, validity);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((certificate, key))
+    }
+
+    /// A client certificate for the cluster's administrator, as in K3s' kubeconfig (`O=system:masters, CN=system:admin`).
+    pub fn client(&self, validity: Validity) -> Result<Identity, PkiError> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(DnType::CommonName, "system:admin");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let (certificate, key) = self.sign(params, validity)?;
+        Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// Whether a client's certificate chain is of this authority and valid now.
+    pub fn admits(&self, chain: &[CertificateDer<'_>]) -> bool {
+        chain.split_first().is_some_and(|(first, rest)| self.clients.verify_client_cert(first, rest, UnixTime::now()).is_ok())
+    }
+
+    /// A kubeconfig for a server's URL, with a new client certificate inside.
+    pub fn kubeconfig(&self, server: &str, validity: Validity) -> Result<String, PkiError> {
+        let client = self.client(validity)?;
+        Ok(format!(
+            "apiVersion: v1\nkind: Config\nclusters:\n- name: default\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
+             contexts:\n- name: default\n  context:\n    cluster: default\n    user: default\ncurrent-context: default\npreferences: {{}}\n\
+             users:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+            base64(self.pem.as_bytes()),
+            base64(client.certificate_pem.as_bytes()),
+            base64(client.key_pem.as_bytes()),
+        ))
+    }
+
+    /// TLS for a client that trusts this authority alone.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone())?;
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    }
+}
+
+fn set_validity(params: &mut CertificateParams, validity: Validity) {
+    use chrono::{Datelike, Days, Utc};
+    let today = Utc::now().date_naive();
+    let yesterday = today - Days::new(1);
+    let (from, until) = match validity {
+        Validity::Current => (yesterday, today + Days::new(365)),
+        Validity::Expired => (yesterday - Days::new(365), yesterday),
+    };
+    let date = |d: chrono::NaiveDate| date_time_ymd(d.year(), u8::try_from(d.month()).unwrap_or(1), u8::try_from(d.day()).unwrap_or(1));
+    params.not_before = date(from);
+    params.not_after = date(until);
+}
+
+/// Asks for a client certificate and checks only that the client has its key.
+#[derive(Debug)]
+struct AskOnly(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AskOnly {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let index = (word >> (18 - 6 * digit)) & 63;
+            out.push(if digit > chunk.len() { '=' } else { char::from(DIGITS[index as usize]) });
+        }
+    }
+    out
+}
+
+/// Reads base64; `None` for anything else. Padding may be missing.
+pub(crate) fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut word, mut bits) = (0u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let digit = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        word = word << 6 | u32::from(digit);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((word >> bits) as u8);
+            word &= (1 << bits) - 1;
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::pem::PemObject;
+
+    #[test]
+    fn base64_round_trips_the_examples_of_rfc_4648() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(unbase64(coded).unwrap(), plain.as_bytes());
+        }
+        assert_eq!(unbase64("a b"), None);
+    }
+
+    #[test]
+    fn only_current_certificates_of_this_authority_are_admitted() {
+        let (ours, theirs) = (Authority::new("k3s-ca").unwrap(), Authority::new("k3s-ca").unwrap());
+        let chain = |identity: Identity| vec![CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).unwrap()];
+        assert!(ours.admits(&chain(ours.client(Validity::Current).unwrap())));
+        assert!(!ours.admits(&chain(ours.client(Validity::Expired).unwrap())));
+        assert!(!ours.admits(&chain(theirs.client(Validity::Current).unwrap())));
+        assert!(!ours.admits(&[]));
+    }
+
+    #[test]
+    fn the_kubeconfig_is_one() {
+        let text = Authority::new("k3s-ca").unwrap().kubeconfig("https://100.95.51.125:6443", Validity::Current).unwrap();
+        let read = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        assert_eq!(read.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://100.95.51.125:6443"));
+    }
+}

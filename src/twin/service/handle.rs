@@ -1,0 +1,131 @@
+//! Running servers: sockets born in a network, accept loops, and how to stop them.
+
+use crate::vantage::Net;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Connections that one server holds at most; more are closed at once.
+const MOST_CONNECTIONS: usize = 512;
+/// Pause after a failed `accept` (out of descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running server. Dropping the handle leaves it running.
+#[derive(Debug)]
+pub struct ServerHandle {
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl ServerHandle {
+    /// A handle without tasks.
+    pub(crate) fn new() -> Self {
+        Self { stop: watch::Sender::new(false), tasks: Vec::new() }
+    }
+
+    /// Starts a task of the server; it gets the signal to end.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(Stop) -> F) {
+        let future = task(Stop(self.stop.subscribe()));
+        self.tasks.push(tokio::spawn(future));
+    }
+
+    /// Starts an accept loop: one task per connection.
+    pub(crate) fn accept<A, H, F>(&mut self, acceptor: A, handler: H)
+    where
+        A: Accept,
+        H: Fn(A::Stream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn(|stop| accept_loop(acceptor, stop, handler));
+    }
+
+    /// Stops it as a killed process stops: connections are closed, and when this returns its ports are free.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            // An error means that the task has ended already.
+            task.await.ok();
+        }
+    }
+}
+
+/// The signal to end.
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Completes when the server must end; never if its handle was dropped.
+    pub(crate) async fn wait(&mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// A socket that accepts streams.
+pub(crate) trait Accept: Send + 'static {
+    /// What it accepts.
+    type Stream: Send + 'static;
+    /// Waits for the next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = (TcpStream, std::net::SocketAddr);
+
+    async fn next(&self) -> io::Result<Self::Stream> {
+        let (stream, peer) = self.accept().await?;
+        // The pace of a streamed answer must be the server's, not Nagle's.
+        stream.set_nodelay(true).ok();
+        Ok((stream, peer))
+    }
+}
+
+impl Accept for tokio::net::UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn next(&self) -> io::Result<Self::Stream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+async fn accept_loop<A, H, F>(acceptor: A, mut stop: Stop, handler: H)
+where
+    A: Accept,
+    H: Fn(A::Stream) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            accepted = acceptor.next() => match accepted {
+                Ok(stream) if connections.len() < MOST_CONNECTIONS => {
+                    connections.spawn(handler(stream));
+                }
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(acceptor);
+    connections.shutdown().await;
+}
+
+/// A listening TCP socket in a network.
+pub(crate) fn listen(net: &Net, address: SocketAddrV4) -> io::Result<TcpListener> {
+    let listener = net.with(|| std::net::TcpListener::bind(address))??;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// A bound UDP socket in a network.
+pub(crate) fn bind_udp(net: &Net, address: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = net.with(|| std::net::UdpSocket::bind(address))??;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
