@@ -1,1 +1,144 @@
-//! Kubernetes objects of the twin.
+//! Kubernetes objects of the twin: nodes, services, pods, and what controllers derive from them.
+//!
+//! Objects are JSON values, because that is what the API serves. Every change goes through [`Cluster::update`], which then
+//! does the endpoint slice controller's work and moves `resourceVersion` on for whatever has changed.
+
+mod build;
+mod endpoints;
+mod names;
+mod objects;
+
+pub use endpoints::ServiceRule;
+pub use names::Lookup;
+pub use objects::{Objects, Resource};
+
+use crate::def::Inventory;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A handle on the cluster's objects; clones share them.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    objects: Arc<Mutex<Objects>>,
+}
+
+impl Cluster {
+    /// The documented cluster, healthy: every pod of a node that is declared up is ready.
+    pub fn from_inventory(inventory: &Inventory) -> Self {
+        let cluster = Self { objects: Arc::new(Mutex::new(Objects::new(&inventory.cluster.domain))) };
+        cluster.update(|objects| build::build(inventory, objects));
+        cluster
+    }
+
+    /// Looks at the objects.
+    pub fn read<R>(&self, look: impl FnOnce(&Objects) -> R) -> R {
+        look(&self.objects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes objects; endpoint slices follow, and `resourceVersion` moves on for what has changed.
+    pub fn update<R>(&self, change: impl FnOnce(&mut Objects) -> R) -> R {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = objects.clone();
+        let result = change(&mut objects);
+        endpoints::reconcile(&mut objects);
+        objects.stamp(&before);
+        result
+    }
+
+    /// Writes flannel's annotations on a node, as flannel does when it has made its device.
+    pub fn annotate_flannel(&self, kube_name: &str, mac: &str, public_ip: Ipv4Addr) {
+        let backend = format!("{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}");
+        self.update(|objects| {
+            if let Some(node) = objects.get_mut(Resource::Nodes, "", kube_name) {
+                let annotations = &mut node["metadata"]["annotations"];
+                annotations["flannel.alpha.coreos.com/backend-data"] = json!(backend);
+                annotations["flannel.alpha.coreos.com/backend-type"] = json!("vxlan");
+                annotations["flannel.alpha.coreos.com/kube-subnet-manager"] = json!("true");
+                annotations["flannel.alpha.coreos.com/public-ip"] = json!(public_ip.to_string());
+            }
+        });
+    }
+
+    /// Replaces a service's selector.
+    pub fn set_selector(&self, namespace: &str, service: &str, selector: BTreeMap<String, String>) {
+        self.update(|objects| {
+            if let Some(service) = objects.get_mut(Resource::Services, namespace, service) {
+                service["spec"]["selector"] = json!(selector);
+            }
+        });
+    }
+
+    /// Replaces the target port of a service's port: a number or a container port's name.
+    pub fn set_target_port(&self, namespace: &str, service: &str, port: u16, target: &str) {
+        self.update(|objects| {
+            let Some(ports) = objects.get_mut(Resource::Services, namespace, service).and_then(|s| s["spec"]["ports"].as_array_mut())
+            else {
+                return;
+            };
+            for entry in ports.iter_mut().filter(|entry| entry["port"] == port) {
+                entry["targetPort"] = build::target_port(target);
+            }
+        });
+    }
+
+    /// Sets the Ready condition of the pods whose name begins with a prefix.
+    pub fn set_pod_ready(&self, namespace: &str, pod_prefix: &str, ready: bool) {
+        self.update(|objects| {
+            objects.each_mut(Resource::Pods, |pod| {
+                if pod["metadata"]["namespace"] == namespace && name_of(pod).starts_with(pod_prefix) {
+                    build::set_pod_ready(pod, ready);
+                }
+            });
+        });
+    }
+
+    /// Sets the Ready condition of a node. A node that is not ready has stopped posting its status: its conditions become
+    /// Unknown, it is tainted, and its pods are marked not ready, as the node lifecycle controller does.
+    pub fn set_node_ready(&self, kube_name: &str, ready: bool) {
+        self.update(|objects| {
+            if let Some(node) = objects.get_mut(Resource::Nodes, "", kube_name) {
+                build::set_node_ready(node, ready, chrono::Utc::now());
+            }
+            objects.each_mut(Resource::Pods, |pod| {
+                if pod["spec"]["nodeName"] == kube_name {
+                    build::set_pod_ready(pod, ready);
+                }
+            });
+        });
+    }
+
+    /// What kube-proxy would program: each service port with its ready endpoints.
+    pub fn service_rules(&self) -> Vec<ServiceRule> {
+        self.read(endpoints::service_rules)
+    }
+
+    /// What the kubernetes plugin of CoreDNS answers for the IPv4 address of a name below the cluster's domain (without trailing dot).
+    pub fn dns_lookup(&self, name: &str) -> Lookup {
+        self.read(|objects| names::lookup(objects, name))
+    }
+
+    /// The names that a PTR query for an address gets; empty for an address that is neither a service's nor an endpoint's.
+    pub fn dns_reverse(&self, address: Ipv4Addr) -> Vec<String> {
+        self.read(|objects| names::reverse(objects, address))
+    }
+
+    /// The cluster's DNS domain.
+    pub fn domain(&self) -> String {
+        self.read(|objects| objects.domain.clone())
+    }
+}
+
+/// An object's name.
+pub(crate) fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or("")
+}
+
+/// An object's namespace; empty for cluster-wide ones.
+pub(crate) fn namespace_of(object: &Value) -> &str {
+    object["metadata"]["namespace"].as_str().unwrap_or("")
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

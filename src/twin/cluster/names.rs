@@ -1,0 +1,67 @@
+//! Names as the kubernetes plugin of CoreDNS answers them (github.com/kubernetes/dns, specification.md; `pods insecure`).
+
+use super::{Objects, Resource, name_of, namespace_of};
+use std::net::Ipv4Addr;
+
+/// Answer to a question for a name's IPv4 address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// The name has addresses.
+    Addresses(Vec<Ipv4Addr>),
+    /// The name exists and has none.
+    NoData,
+    /// The name does not exist.
+    NoSuchName,
+}
+
+/// `name` is below the cluster's domain, in any case, without a trailing dot.
+pub(super) fn lookup(objects: &Objects, name: &str) -> Lookup {
+    let name = name.to_ascii_lowercase();
+    let Some(rest) = name.strip_suffix(&objects.domain).filter(|rest| rest.is_empty() || rest.ends_with('.')) else {
+        return Lookup::NoSuchName;
+    };
+    let mut labels: Vec<&str> = rest.split('.').filter(|label| !label.is_empty()).collect();
+    labels.reverse();
+    let namespace = |name: &str| objects.get(Resource::Namespaces, "", name).is_some();
+    match labels[..] {
+        [] | ["svc" | "pod"] => Lookup::NoData,
+        ["svc" | "pod", ns] if namespace(ns) => Lookup::NoData,
+        ["svc", ns, service] => cluster_ip(objects, ns, service),
+        ["pod", ns, pod] if namespace(ns) => dashed(pod),
+        _ => Lookup::NoSuchName,
+    }
+}
+
+fn cluster_ip(objects: &Objects, namespace: &str, name: &str) -> Lookup {
+    let Some(service) = objects.get(Resource::Services, namespace, name) else { return Lookup::NoSuchName };
+    match service["spec"]["clusterIP"].as_str().and_then(|address| address.parse().ok()) {
+        Some(address) => Lookup::Addresses(vec![address]),
+        None => Lookup::NoData,
+    }
+}
+
+/// `10-42-0-6` is an address, whether or not such a pod exists.
+fn dashed(pod: &str) -> Lookup {
+    match pod.replace('-', ".").parse() {
+        Ok(address) => Lookup::Addresses(vec![address]),
+        Err(_) => Lookup::NoSuchName,
+    }
+}
+
+/// Names of an address, for PTR.
+pub(super) fn reverse(objects: &Objects, address: Ipv4Addr) -> Vec<String> {
+    let text = address.to_string();
+    let full = |prefix: String| format!("{prefix}.svc.{}", objects.domain);
+    let service = objects.list(Resource::Services).map(|(_, s)| s).find(|s| s["spec"]["clusterIP"] == text.as_str());
+    if let Some(service) = service {
+        return vec![full(format!("{}.{}", name_of(service), namespace_of(service)))];
+    }
+    let has = |slice: &serde_json::Value| slice["endpoints"].as_array().into_iter().flatten().any(|e| e["addresses"][0] == text.as_str());
+    let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(|slice| has(slice));
+    slices
+        .filter_map(|slice| {
+            let service = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str()?;
+            Some(full(format!("{}.{service}.{}", text.replace('.', "-"), namespace_of(slice))))
+        })
+        .collect()
+}
