@@ -3,7 +3,7 @@
 use crate::vantage::Net;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -19,12 +19,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ServerHandle {
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    address: Option<SocketAddrV4>,
 }
 
 impl ServerHandle {
     /// A handle without tasks.
-    pub(crate) fn new() -> Self {
-        Self { stop: watch::Sender::new(false), tasks: Vec::new() }
+    pub(crate) fn new(address: Option<SocketAddrV4>) -> Self {
+        Self { stop: watch::Sender::new(false), tasks: Vec::new(), address }
+    }
+
+    /// Where it listens, with the port that the kernel chose if it was asked for port 0; `None` for a unix socket.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.address
     }
 
     /// Starts a task of the server; it gets the signal to end.
@@ -74,7 +80,7 @@ pub(crate) trait Accept: Send + 'static {
 }
 
 impl Accept for TcpListener {
-    type Stream = (TcpStream, std::net::SocketAddr);
+    type Stream = (TcpStream, SocketAddr);
 
     async fn next(&self) -> io::Result<Self::Stream> {
         let (stream, peer) = self.accept().await?;
@@ -128,4 +134,12 @@ pub(crate) fn bind_udp(net: &Net, address: SocketAddrV4) -> io::Result<UdpSocket
     let socket = net.with(|| std::net::UdpSocket::bind(address))??;
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
+}
+
+/// The address of a listener.
+pub(crate) fn address_of(listener: &TcpListener) -> Option<SocketAddrV4> {
+    match listener.local_addr() {
+        Ok(SocketAddr::V4(address)) => Some(address),
+        _ => None,
+    }
 }

@@ -1,7 +1,7 @@
 //! What the HTTP servers share: answers, bodies, TLS, one connection.
 
 use super::ServerHandle;
-use super::handle::listen;
+use super::handle::{address_of, listen};
 use crate::vantage::Net;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -18,7 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -125,7 +125,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let listener = listen(net, address)?;
-    let mut handle = ServerHandle::new();
+    let mut handle = ServerHandle::new(address_of(&listener));
     let tls = tls.map(TlsAcceptor::from);
     handle.accept(listener, move |(stream, peer)| connection(stream, peer, tls.clone(), style, handler.clone()));
     Ok(handle)
@@ -154,6 +154,8 @@ async fn handshake(acceptor: TlsAcceptor, mut stream: TcpStream, style: Style) -
         let mut first = [0];
         stream.peek(&mut first).await.ok()?;
         if style == Style::Title && first[0].is_ascii_uppercase() {
+            // Closing with the request unread would reset the connection and could lose the answer.
+            stream.read(&mut [0; 4096]).await.ok();
             stream.write_all(GO_PLAIN_ON_TLS).await.ok();
             return None;
         }

@@ -1,0 +1,62 @@
+//! What there is: `/version`, `/api`, `/apis` and the resource lists, as far as `kubectl get` needs them.
+
+use crate::twin::cluster::Resource;
+use serde_json::{Value, json};
+
+/// `/version` for a `gitVersion` such as `v1.33.4+k3s1`.
+pub(super) fn version(git_version: &str) -> Value {
+    let mut parts = git_version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("33"));
+    let compatible = minor.parse::<u32>().map_or_else(|_| minor.to_owned(), |m| m.saturating_sub(1).to_string());
+    json!({
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": compatible,
+        "gitVersion": git_version, "gitCommit": "148243c49519922720fe1b340008dbce8fb02516", "gitTreeState": "clean",
+        "buildDate": "2025-08-28T22:12:43Z", "goVersion": "go1.24.5", "compiler": "gc", "platform": "linux/amd64",
+    })
+}
+
+/// The discovery document of a path, if it has one. `server` is the name by which the client addresses the server.
+pub(super) fn document(segments: &[&str], server: Option<&str>) -> Option<Value> {
+    match segments {
+        ["api"] => Some(json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server.unwrap_or("")}],
+        })),
+        ["api", "v1"] => Some(resources("", "v1")),
+        ["apis"] => Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups().map(group).collect::<Vec<_>>()})),
+        ["apis", name] => groups().find(|g| g == name).map(|name| {
+            let mut document = json!({"kind": "APIGroup", "apiVersion": "v1"});
+            for (key, value) in group(name).as_object().into_iter().flatten() {
+                document[key] = value.clone();
+            }
+            document
+        }),
+        ["apis", name, "v1"] => groups().find(|g| g == name).map(|name| resources(name, &format!("{name}/v1"))),
+        _ => None,
+    }
+}
+
+fn groups() -> impl Iterator<Item = &'static str> {
+    ["discovery.k8s.io", "networking.k8s.io"].into_iter()
+}
+
+fn group(name: &str) -> Value {
+    let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+fn resources(group: &str, group_version: &str) -> Value {
+    let entry = |resource: Resource| {
+        let mut entry = json!({
+            "name": resource.plural(), "singularName": resource.kind().to_lowercase(), "namespaced": resource.namespaced(),
+            "kind": resource.kind(), "verbs": ["get", "list"],
+        });
+        if !resource.short_names().is_empty() {
+            entry["shortNames"] = json!(resource.short_names());
+        }
+        entry
+    };
+    let entries: Vec<Value> = Resource::ALL.into_iter().filter(|r| r.group() == group).map(entry).collect();
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries})
+}
