@@ -1,7 +1,9 @@
 //! fathom: network diagnostics for the Oceanid cluster.
 
 pub mod check;
+pub mod cli;
 pub mod def;
+pub mod diagnose;
 pub mod probe;
 pub mod report;
 pub mod run;

@@ -2,12 +2,14 @@
 
 pub mod expr;
 pub mod fact;
+pub mod judge;
 pub mod verdict;
 
 pub use expr::{Expr, Scope, Truth};
 pub use fact::Facts;
 pub use verdict::{Grade, Verdict};
 
+use crate::def::Template;
 use serde::{Deserialize, Serialize};
 
 /// One expectation of a check, bound to an instance: what must hold, and what to say when it does not.
@@ -18,7 +20,7 @@ pub struct Expectation {
     /// A stable code for machines.
     pub code: String,
     /// The sentence for when it does not hold; `{expr}` inserts values.
-    pub say: String,
+    pub say: Template,
     /// Whether it then is a failure or a warning.
     pub grade: Grade,
 }

@@ -1,5 +1,6 @@
 //! What we tell others: the report types of `fathom.report/1`, and one file per output format.
 
+pub mod build;
 pub mod human;
 pub mod json;
 
@@ -83,6 +84,9 @@ pub struct VantageReport {
     pub transport: Transport,
     /// Why this one.
     pub why: String,
+    /// The node it is, or the node that the pod runs on.
+    #[serde(default)]
+    pub node: Option<String>,
 }
 
 /// Number of checks per verdict.

@@ -1,0 +1,54 @@
+//! `fathom check`: run, report, exit code.
+
+use super::session::Session;
+use super::{CheckArgs, Common, Format, OutputArgs, output};
+use crate::report::{build, human, json};
+use crate::run::{Filter, Plan, Run, RunEvent, start};
+use anyhow::{Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<u8> {
+    let filter = Filter { checks: args.ids.clone(), layers: args.layer.clone(), playbooks: args.playbook.clone() };
+    run_filtered(common, filter, args.output)
+}
+
+/// Runs what the filter asks for and prints it.
+pub(super) fn run_filtered(common: &Common, filter: Filter, how: OutputArgs) -> Result<u8> {
+    let session = Session::open(common)?;
+    let plan = Plan::make(&session.catalog, &session.vantages, &filter).map_err(|e| anyhow!(e))?;
+    let format = how.format();
+    let run = session.runtime.block_on(follow(plan, &session, common, format))?;
+    let report = build::build(&run, &session.catalog, how.fail_on);
+    match format {
+        Format::Human => output::print(&human::render(&report, &output::style(common.ascii)))?,
+        Format::Json => output::print(&json::render(&report))?,
+        Format::Ndjson => {}
+    }
+    Ok(report.run.exit_code)
+}
+
+/// Follows a run to its end. A first interrupt asks for a partial report; the run ends soon after.
+async fn follow(plan: Plan, session: &Session, common: &Common, format: Format) -> Result<Run> {
+    let mut running = start(plan, &session.catalog, Session::limits(common));
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut run = Run::new();
+    loop {
+        tokio::select! {
+            event = running.events.recv() => {
+                let Some(event) = event else { break };
+                if format == Format::Ndjson {
+                    print_event(&event)?;
+                }
+                run.apply(&event);
+            }
+            _ = interrupt.recv() => running.cancel(),
+            _ = terminate.recv() => running.cancel(),
+        }
+    }
+    Ok(run)
+}
+
+fn print_event(event: &RunEvent) -> Result<()> {
+    output::print(&format!("{}\n", serde_json::to_string(event)?))
+}

@@ -1,0 +1,205 @@
+//! The command line: clap types here, one file per command.
+
+mod check;
+mod diagnose;
+mod explain;
+mod lint;
+mod list;
+mod output;
+mod schema;
+mod session;
+mod tui;
+mod twin;
+
+use crate::report::build::FailOn;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code of a usage, inventory or definition error.
+pub const USAGE: u8 = 2;
+
+/// Network diagnostics for the Oceanid cluster: live checks, one root cause with its proof.
+///
+/// fathom only reads: no check changes the network, and a fix is printed, never run.
+#[derive(Debug, Parser)]
+#[command(name = "fathom", version, about, long_about, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 nothing failed · 1 at least one check failed · 2 usage, inventory or definition error · \
+3 nothing failed, but something that was asked for is unknown · 130 interrupted";
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Run against the digital twin, with these faults injected (a comma list; `fathom twin faults` names them).
+    #[arg(long, global = true, value_name = "FAULTS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    twin: Option<String>,
+    /// Where to look from: a vantage, a comma list, or `all`. Default: this machine; calypso in the twin.
+    #[arg(long, global = true, value_name = "VANTAGE")]
+    from: Option<String>,
+    /// Use this inventory in place of the built-in one.
+    #[arg(long, global = true, value_name = "FILE")]
+    inventory: Option<PathBuf>,
+    /// Add the checks of a folder; may be given several times.
+    #[arg(long, global = true, value_name = "DIR")]
+    checks: Vec<PathBuf>,
+    /// Add the playbooks of a folder; may be given several times.
+    #[arg(long, global = true, value_name = "DIR")]
+    playbooks: Vec<PathBuf>,
+    /// Use this kubeconfig.
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Deadline of the whole run, in seconds.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    timeout: f64,
+    /// Use ASCII signs only.
+    #[arg(long, global = true)]
+    ascii: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.1..=3600.0).contains(&s) => Ok(s),
+        _ => Err("must be a number of seconds between 0.1 and 3600".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run checks and print a report with the diagnosis.
+    Check(CheckArgs),
+    /// Start from a symptom, such as an error message: run the playbooks that match it.
+    Diagnose(DiagnoseArgs),
+    /// List checks, playbooks and probe kinds.
+    List(OutputArgs),
+    /// Explain a check, a playbook, a cause or a probe kind.
+    Explain {
+        /// Its id.
+        id: String,
+    },
+    /// Check definition files; without files, the built-in catalogue and --inventory, --checks, --playbooks.
+    Lint {
+        /// Check, playbook or inventory files.
+        files: Vec<PathBuf>,
+    },
+    /// Print the JSON Schema of the report.
+    Schema,
+    /// The digital twin: its faults, a shell inside.
+    Twin {
+        #[command(subcommand)]
+        command: TwinCommand,
+    },
+}
+
+/// What to run and how to print it.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Check ids; without any, all checks.
+    ids: Vec<String>,
+    /// Only these layers (1 to 4); may be given several times.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    layer: Vec<u8>,
+    /// Only the checks of this playbook; may be given several times.
+    #[arg(long, value_name = "ID")]
+    playbook: Vec<String>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A symptom and how to print the answer.
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// What was seen, for instance "dial tcp 10.43.71.170:80: connect: network is unreachable".
+    symptom: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// Print one JSON document (the same as -o json).
+    #[arg(long)]
+    json: bool,
+    /// Output format.
+    #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Format,
+    /// What moves the exit code to 1.
+    #[arg(long, value_enum, default_value_t)]
+    fail_on: FailOn,
+}
+
+impl OutputArgs {
+    fn format(self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Text for people.
+    #[default]
+    Human,
+    /// One JSON document, `fathom.report/1`.
+    Json,
+    /// The stream of run events, one JSON object per line.
+    Ndjson,
+}
+
+#[derive(Debug, Subcommand)]
+enum TwinCommand {
+    /// List the faults that the twin can have, and the cause that each must be diagnosed as.
+    Faults {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the twin's hosts.
+    Hosts,
+    /// Open a shell on a host of the twin.
+    Shell {
+        /// A host, such as calypso, or pod:apps/argilla.
+        host: String,
+        /// A command in place of the shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+/// Runs the program; the process exits with what it returns.
+pub fn main() -> ExitCode {
+    // rustls has one provider here; without this line a client built before kube or rustls chose one would panic.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let outcome = match cli.command {
+        None => tui::run(&cli.common),
+        Some(Command::Check(args)) => check::run(&cli.common, &args),
+        Some(Command::Diagnose(args)) => diagnose::run(&cli.common, &args),
+        Some(Command::List(args)) => list::run(&cli.common, args),
+        Some(Command::Explain { id }) => explain::run(&cli.common, &id),
+        Some(Command::Lint { files }) => lint::run(&cli.common, &files),
+        Some(Command::Schema) => schema::run(),
+        Some(Command::Twin { command }) => twin::run(&cli.common, command),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::from(0),
+        Err(error) => {
+            eprintln!("fathom: {}", crate::check::clean(&format!("{error:#}"), 4000));
+            ExitCode::from(USAGE)
+        }
+    }
+}

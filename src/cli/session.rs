@@ -1,0 +1,81 @@
+//! What commands that run checks share: definitions, twin, vantages, runtime.
+
+use super::Common;
+use crate::def::{Catalog, Finding, Sources};
+use crate::twin::{self, Twin};
+use crate::vantage::{Source, Vantage, select};
+use anyhow::{Context, Result, anyhow, bail};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Everything that is ready before a run begins.
+pub(super) struct Session {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) vantages: Vec<Arc<Vantage>>,
+    pub(super) runtime: Runtime,
+    /// Keeps the twin up; dropped last.
+    _twin: Option<Twin>,
+}
+
+impl Session {
+    /// Loads the definitions, enters the twin if it was asked for, and resolves `--from`.
+    pub(super) fn open(common: &Common) -> Result<Self> {
+        let catalog = Arc::new(load(common)?);
+        let faults = common.twin.as_deref().map(twin::fault::parse).transpose().map_err(|e| anyhow!(e))?;
+        if faults.is_some() && common.inventory.is_some() {
+            bail!("--twin rebuilds the built-in inventory: it cannot be combined with --inventory");
+        }
+        if faults.is_some() {
+            enter_twin()?;
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().context("cannot start the runtime")?;
+        let twin = match faults {
+            Some(faults) => Some(runtime.block_on(Twin::start(catalog.inventory.clone(), &faults)).context("the twin did not come up")?),
+            None => None,
+        };
+        let from = common.from.as_deref();
+        let chosen = match &twin {
+            Some(twin) => select::of_the_twin(from, twin.vantages()),
+            None => select::on_this_machine(from, &catalog.inventory),
+        };
+        let vantages = chosen.map_err(|e| anyhow!(e))?.into_iter().map(|v| with_kubeconfig(v, common)).collect();
+        Ok(Self { catalog, vantages, runtime, _twin: twin })
+    }
+
+    /// The run's own deadline.
+    pub(super) fn limits(common: &Common) -> crate::run::Limits {
+        crate::run::Limits { timeout: Duration::from_secs_f64(common.timeout), ..Default::default() }
+    }
+}
+
+/// Enters the private namespaces that the twin is built in.
+pub(super) fn enter_twin() -> Result<()> {
+    crate::vantage::netns::enter_private()
+        .context("the twin needs network namespaces: run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)")
+}
+
+/// Loads the catalogue; every finding is printed.
+pub(super) fn load(common: &Common) -> Result<Catalog> {
+    Catalog::load(&sources(common)).map_err(|findings| anyhow!("{}", summary(&findings)))
+}
+
+pub(super) fn sources(common: &Common) -> Sources {
+    Sources { inventory: common.inventory.clone(), checks: common.checks.clone(), playbooks: common.playbooks.clone() }
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn with_kubeconfig(vantage: Arc<Vantage>, common: &Common) -> Arc<Vantage> {
+    match &common.kubeconfig {
+        Some(path) => {
+            let mut vantage = (*vantage).clone();
+            vantage.files.kubeconfig = Some(Source::File(path.clone()));
+            Arc::new(vantage)
+        }
+        None => vantage,
+    }
+}

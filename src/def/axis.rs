@@ -1,0 +1,118 @@
+//! What a check or a cause is multiplied by: nodes, pairs of nodes, services, vantages, ...
+
+use super::inventory::{Declared, Inventory};
+use crate::check::Scope;
+use crate::report::VantageReport;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// One dimension of `each`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// Every node: binds `node`.
+    Nodes,
+    /// Every ordered pair of nodes that are declared up: binds `node` and `peer`.
+    NodePairs,
+    /// Every vantage of the run: binds `vantage`.
+    Vantages,
+    /// The first vantage of the run: binds `vantage`.
+    FirstVantage,
+    /// Every pod of the inventory: binds `pod`.
+    Pods,
+    /// Every service of the inventory: binds `service`.
+    Services,
+    /// Every database: binds `database`.
+    Databases,
+    /// Every HTTP endpoint: binds `http`.
+    Http,
+    /// Every model server: binds `vllm`.
+    Vllm,
+}
+
+/// What one instance is bound to.
+#[derive(Clone, Debug, Default)]
+pub struct Binding {
+    /// What stands in the brackets of the instance id.
+    pub label: String,
+    /// Names and values.
+    pub vars: Vec<(&'static str, Value)>,
+}
+
+impl Axis {
+    /// The names that this axis binds.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Nodes => &["node"],
+            Self::NodePairs => &["node", "peer"],
+            Self::Vantages | Self::FirstVantage => &["vantage"],
+            Self::Pods => &["pod"],
+            Self::Services => &["service"],
+            Self::Databases => &["database"],
+            Self::Http => &["http"],
+            Self::Vllm => &["vllm"],
+        }
+    }
+
+    fn bindings(self, inv: &Inventory, vantages: &[VantageReport]) -> Vec<Binding> {
+        let one = |name: &'static str, label: String, value: Value| Binding { label, vars: vec![(name, value)] };
+        match self {
+            Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), json!(n))).collect(),
+            Self::NodePairs => pairs(inv),
+            Self::Vantages => vantages.iter().map(|v| one("vantage", v.id.clone(), vantage_value(v))).collect(),
+            Self::FirstVantage => vantages.iter().take(1).map(|v| one("vantage", v.id.clone(), vantage_value(v))).collect(),
+            Self::Pods => inv.pods.iter().map(|p| one("pod", p.name.clone(), json!(p))).collect(),
+            Self::Services => inv
+                .services
+                .iter()
+                .map(|s| {
+                    let mut value = json!(s);
+                    value["dns_name"] = json!(inv.service_dns_name(s));
+                    one("service", s.name.clone(), value)
+                })
+                .collect(),
+            Self::Databases => inv.databases.iter().map(|d| one("database", d.name.clone(), json!(d))).collect(),
+            Self::Http => inv.https.iter().map(|h| one("http", h.name.clone(), json!(h))).collect(),
+            Self::Vllm => inv.vllms.iter().map(|v| one("vllm", v.name.clone(), json!(v))).collect(),
+        }
+    }
+}
+
+fn vantage_value(v: &VantageReport) -> Value {
+    json!({"id": v.id, "kind": v.kind, "node": v.node.clone().unwrap_or_default()})
+}
+
+fn pairs(inv: &Inventory) -> Vec<Binding> {
+    let up = || inv.nodes.iter().filter(|n| n.state == Declared::Up);
+    up().flat_map(|node| {
+        up().filter(|peer| peer.name != node.name)
+            .map(|peer| Binding { label: format!("{}->{}", node.name, peer.name), vars: vec![("node", json!(node)), ("peer", json!(peer))] })
+    })
+    .collect()
+}
+
+/// All combinations of the axes; without axes, one binding with an empty label.
+pub fn bindings(axes: &[Axis], inv: &Inventory, vantages: &[VantageReport]) -> Vec<Binding> {
+    axes.iter().fold(vec![Binding::default()], |so_far, axis| {
+        let more = axis.bindings(inv, vantages);
+        so_far
+            .iter()
+            .flat_map(|a| {
+                more.iter().map(|b| Binding {
+                    label: if a.label.is_empty() { b.label.clone() } else { format!("{}/{}", a.label, b.label) },
+                    vars: a.vars.iter().chain(&b.vars).cloned().collect(),
+                })
+            })
+            .collect()
+    })
+}
+
+/// The scope in which a binding's templates are filled in: its variables, and the inventory as `inv`.
+pub fn scope(binding: &Binding, inv: &Value) -> Scope {
+    let mut scope = Scope::new();
+    scope.bind("inv", inv.clone());
+    for (name, value) in &binding.vars {
+        scope.bind(name, value.clone());
+    }
+    scope
+}

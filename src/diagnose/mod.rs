@@ -1,0 +1,83 @@
+//! What it means: from the facts of a run to causes, each with its evidence. Pure and synchronous.
+//!
+//! 1. A failing check whose needs all passed is a root; its dependants are blocked and fold under it.
+//! 2. Every cause of every playbook is tested against the facts ([`test`]): supported, possible, or out.
+//! 3. The diagnosis is the smallest set of supported causes that explains the failing checks ([`cover`]). What no cause
+//!    explains is listed as unexplained. A cause that could not be tested is never claimed.
+
+mod test;
+
+use crate::check::Verdict;
+use crate::def::Catalog;
+use crate::report::{CauseState, Diagnosis, Rival, RivalState};
+use crate::run::Run;
+use test::{Standing, Tested};
+
+/// The causes of a run's failures, and the failing checks that none of them explains.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Supported causes, most explaining first; then possible ones.
+    pub diagnoses: Vec<Diagnosis>,
+    /// Ids of failing checks without a supported cause.
+    pub unexplained: Vec<String>,
+}
+
+/// Diagnoses a run as far as it has come.
+pub fn diagnose(run: &Run, catalog: &Catalog) -> Findings {
+    let failing: Vec<String> = run.checks_in_order().filter(|c| c.outcome == Verdict::Fail).map(|c| c.id.clone()).collect();
+    if failing.is_empty() {
+        return Findings::default();
+    }
+    let tested = test::all(run, catalog, &failing);
+    let supported: Vec<&Tested> = tested.iter().filter(|t| t.standing == Standing::Supported && !t.explains.is_empty()).collect();
+    let chosen = cover(&supported);
+    let explained: Vec<&String> = chosen.iter().flat_map(|t| &t.explains).collect();
+    let unexplained: Vec<String> = failing.into_iter().filter(|id| !explained.contains(&id)).collect();
+    let possible = tested.iter().filter(|t| t.standing == Standing::Possible && t.explains.iter().any(|id| unexplained.contains(id)));
+    let diagnoses = chosen
+        .iter()
+        .map(|t| (*t, CauseState::Supported))
+        .chain(possible.map(|t| (t, CauseState::Possible)))
+        .map(|(t, state)| t.diagnosis(state, rivals(t, &tested, &chosen)))
+        .collect();
+    Findings { diagnoses, unexplained }
+}
+
+/// The smallest set of causes that explains what they all explain: greedily, the one that explains most first; of
+/// equals, the one with more evidence.
+fn cover<'a>(supported: &[&'a Tested]) -> Vec<&'a Tested> {
+    let mut left: Vec<&Tested> = supported.to_vec();
+    let mut chosen: Vec<&Tested> = Vec::new();
+    let mut explained: Vec<&String> = Vec::new();
+    loop {
+        let news = |t: &Tested| t.explains.iter().filter(|id| !explained.contains(id)).count();
+        let Some((at, best)) = left.iter().enumerate().max_by_key(|(n, t)| (news(t), t.supports.len(), std::cmp::Reverse(*n))) else { break };
+        if news(best) == 0 {
+            break;
+        }
+        let best = left.remove(at);
+        explained.extend(&best.explains);
+        chosen.push(best);
+    }
+    chosen
+}
+
+/// Other causes that could have made the same checks fail, and why they are out.
+fn rivals(of: &Tested, all: &[Tested], chosen: &[&Tested]) -> Vec<Rival> {
+    let mut rivals: Vec<Rival> = Vec::new();
+    for other in all {
+        let shares = other.explains.iter().any(|id| of.explains.contains(id));
+        let is_chosen = chosen.iter().any(|c| c.code == other.code);
+        if !shares || other.code == of.code || is_chosen || rivals.iter().any(|r| r.code == other.code) {
+            continue;
+        }
+        let (state, because) = match &other.standing {
+            Standing::Out(because) => (RivalState::Refuted, because.clone()),
+            Standing::Untested(because) => (RivalState::Untested, because.clone()),
+            Standing::Possible => (RivalState::Untested, other.undecided().unwrap_or_default()),
+            Standing::Supported => (RivalState::Untested, "leaves nothing to explain that the named cause does not explain".to_owned()),
+        };
+        rivals.push(Rival { code: other.code.clone(), state, because });
+    }
+    rivals
+}

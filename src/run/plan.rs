@@ -1,0 +1,199 @@
+//! From definitions to check instances: which, from where, after which, and which not and why. Pure and synchronous.
+
+use super::event::Planned;
+use crate::check::{Expectation, Scope, Truth, Verdict};
+use crate::def::axis::{self, Binding};
+use crate::def::{Catalog, CheckDef, load_with};
+use crate::probe::Probe;
+use crate::report::VantageReport;
+use crate::vantage::Vantage;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to run; empty lists mean everything.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Check ids.
+    pub checks: Vec<String>,
+    /// Layers.
+    pub layers: Vec<u8>,
+    /// Playbook ids: their checks.
+    pub playbooks: Vec<String>,
+}
+
+/// Everything that will run.
+pub struct Plan {
+    /// Check instances in report order.
+    pub instances: Vec<Instance>,
+    /// The vantages of the run.
+    pub vantages: Vec<Arc<Vantage>>,
+}
+
+/// One check bound to its node, pair, service, ... and vantage.
+pub struct Instance {
+    /// `check[label]`.
+    pub id: String,
+    /// Check id.
+    pub check: String,
+    /// Layer.
+    pub layer: u8,
+    /// Title, filled in.
+    pub title: String,
+    /// The facts' root variable.
+    pub root: &'static str,
+    /// Vantage id.
+    pub vantage: String,
+    /// What to do.
+    pub work: Work,
+    /// Instances that must pass first.
+    pub needs: Vec<String>,
+    /// Variables for expectations.
+    pub bindings: Scope,
+    /// Expectations.
+    pub expectations: Vec<Expectation>,
+    /// How a person would look.
+    pub by_hand: Option<String>,
+    /// Deadline of the probe.
+    pub timeout: Duration,
+}
+
+/// What an instance comes to.
+pub enum Work {
+    /// Look.
+    Probe {
+        /// The probe with its arguments.
+        probe: Box<dyn Probe>,
+        /// From where.
+        vantage: Arc<Vantage>,
+        /// Who watches meanwhile.
+        witness: Option<Arc<Vantage>>,
+    },
+    /// Not meaningful here, with the reason.
+    Skip(String),
+}
+
+impl Plan {
+    /// Makes the plan. The error is one sentence about what was asked for.
+    pub fn make(catalog: &Catalog, vantages: &[Arc<Vantage>], filter: &Filter) -> Result<Self, String> {
+        let wanted = wanted(catalog, filter)?;
+        let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
+        let reports: Vec<_> = vantages.iter().map(|v| vantage_report(v)).collect();
+        let mut instances = Vec::new();
+        for check in catalog.checks.iter().filter(|c| wanted.contains(c.id.as_str())) {
+            for binding in axis::bindings(&check.each, &catalog.inventory, &reports) {
+                instances.push(instance(check, &binding, &inv, vantages)?);
+            }
+        }
+        let known: BTreeSet<String> = instances.iter().map(|i| i.id.clone()).collect();
+        for instance in &mut instances {
+            instance.needs.retain(|need| known.contains(need));
+        }
+        Ok(Self { instances, vantages: vantages.to_vec() })
+    }
+
+    /// The plan as the first event tells it.
+    pub fn outline(&self) -> Vec<Planned> {
+        self.instances
+            .iter()
+            .map(|i| Planned {
+                id: i.id.clone(),
+                check: i.check.clone(),
+                layer: i.layer,
+                title: i.title.clone(),
+                vantage: i.vantage.clone(),
+                needs: i.needs.clone(),
+                decided: matches!(i.work, Work::Skip(_)).then_some(Verdict::Skip),
+            })
+            .collect()
+    }
+
+    /// The vantages as reports name them.
+    pub fn vantage_reports(&self) -> Vec<VantageReport> {
+        self.vantages.iter().map(|v| vantage_report(v)).collect()
+    }
+}
+
+fn vantage_report(v: &Vantage) -> VantageReport {
+    VantageReport { id: v.id.clone(), kind: v.kind, transport: v.transport, why: v.why.clone(), node: v.node.clone() }
+}
+
+/// Ids of the checks that a filter asks for, and of those they need.
+fn wanted<'a>(catalog: &'a Catalog, filter: &Filter) -> Result<BTreeSet<&'a str>, String> {
+    let mut asked: Vec<&str> = Vec::new();
+    for id in &filter.checks {
+        match catalog.check(id.split('[').next().unwrap_or(id)) {
+            Some(check) => asked.push(&check.id),
+            None => return Err(format!("there is no check `{id}`; `fathom list` names them all")),
+        }
+    }
+    for id in &filter.playbooks {
+        match catalog.playbooks.iter().find(|p| p.id == *id) {
+            Some(playbook) => asked.extend(playbook.checks.iter().map(String::as_str)),
+            None => return Err(format!("there is no playbook `{id}`; `fathom list` names them all")),
+        }
+    }
+    if filter.checks.is_empty() && filter.playbooks.is_empty() {
+        asked.extend(catalog.checks.iter().map(|c| c.id.as_str()));
+    }
+    let mut wanted = BTreeSet::new();
+    let mut queue = asked;
+    queue.retain(|id| filter.layers.is_empty() || catalog.check(id).is_some_and(|c| filter.layers.contains(&c.layer)));
+    while let Some(id) = queue.pop() {
+        if let Some(check) = catalog.check(id)
+            && wanted.insert(check.id.as_str())
+        {
+            let needs = check.needs.iter().filter_map(|n| n.text_or_unknown(&Scope::new()).split('[').next().map(str::to_owned));
+            queue.extend(needs.filter_map(|n| catalog.check(&n).map(|c| c.id.as_str())));
+        }
+    }
+    Ok(wanted)
+}
+
+fn instance(check: &CheckDef, binding: &Binding, inv: &serde_json::Value, vantages: &[Arc<Vantage>]) -> Result<Instance, String> {
+    let scope = axis::scope(binding, inv);
+    let id = instance_id(&check.id, &binding.label);
+    let text = |t: &crate::def::Template| t.text(&scope).map_err(|e| format!("{}: {id}: {e}", check.document.path));
+    let from = text(&check.from)?;
+    let witness = check.witness.as_ref().map(&text).transpose()?;
+    let find = |id: &str| vantages.iter().find(|v| v.id == id).cloned();
+    let reason_to_skip = match &check.when {
+        Some(when) => match when.truth(&scope) {
+            Truth::True => None,
+            _ => Some(check.skip.as_ref().map_or_else(|| format!("only where {}", when.source()), |s| s.text_or_unknown(&scope))),
+        },
+        None => None,
+    };
+    let work = match (reason_to_skip, find(&from)) {
+        (Some(reason), _) => Work::Skip(reason),
+        (None, None) => Work::Skip(format!("can be seen only from {from}: run with --from {from}")),
+        (None, Some(vantage)) => {
+            let with = load_with(&check.with, &scope).map_err(|e| format!("{}: {id}: {e}", check.document.path))?;
+            let probe = (check.kind.decode)(&with).map_err(|e| format!("{}: {id}: {e}", check.document.path))?;
+            Work::Probe { probe, vantage, witness: witness.as_deref().and_then(find) }
+        }
+    };
+    Ok(Instance {
+        title: check.title.text_or_unknown(&scope),
+        needs: check.needs.iter().map(&text).collect::<Result<_, _>>()?,
+        by_hand: check.by_hand.as_ref().map(|t| t.text_or_unknown(&scope)),
+        expectations: check
+            .expects
+            .iter()
+            .map(|e| Expectation { that: e.that.clone(), code: e.code.clone(), say: e.say.clone(), grade: e.grade })
+            .collect(),
+        id,
+        check: check.id.clone(),
+        layer: check.layer,
+        root: check.kind.root,
+        vantage: from,
+        work,
+        bindings: scope,
+        timeout: check.timeout,
+    })
+}
+
+/// `check[label]`, or `check` alone.
+pub fn instance_id(check: &str, label: &str) -> String {
+    if label.is_empty() { check.to_owned() } else { format!("{check}[{label}]") }
+}

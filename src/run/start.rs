@@ -1,0 +1,260 @@
+//! Runs a plan: concurrently, in the order of needs, each probe with a deadline, the whole with one.
+
+use super::event::RunEvent;
+use super::plan::{Instance, Plan, Work};
+use crate::check::judge::{Judgement, judge};
+use crate::check::{Observation, Verdict};
+use crate::def::Catalog;
+use crate::probe::{Context, Probe};
+use crate::report::{CheckReport, ExpectationReport};
+use chrono::{DateTime, Utc};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+/// Bounds of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The run's own deadline.
+    pub timeout: Duration,
+    /// Most probes under way at once.
+    pub concurrency: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), concurrency: 32 }
+    }
+}
+
+/// A run under way: read the events, and cancel if you must.
+pub struct Running {
+    /// The stream of events; it ends after [`RunEvent::Finished`].
+    pub events: mpsc::Receiver<RunEvent>,
+    cancel: watch::Sender<bool>,
+}
+
+impl Running {
+    /// Stops as soon as possible; what has not been seen is reported as unknown.
+    pub fn cancel(&self) {
+        self.cancel.send_replace(true);
+    }
+
+    /// Splits off a handle that can cancel.
+    pub fn split(self) -> (mpsc::Receiver<RunEvent>, watch::Sender<bool>) {
+        (self.events, self.cancel)
+    }
+}
+
+/// A verdict as dependants see it: none yet, or verdict and root.
+type Known = Option<(Verdict, String)>;
+
+/// Time a probe gets beyond its deadline to hand in what it has.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Begins a run on the current runtime.
+pub fn start(plan: Plan, catalog: &Catalog, limits: Limits) -> Running {
+    let (events_in, events) = mpsc::channel(256);
+    let (cancel, cancelled) = watch::channel(false);
+    let inventory = catalog.inventory.clone();
+    let started = RunEvent::Started {
+        run: run_id(),
+        at: Utc::now(),
+        inventory: catalog.inventory_report.clone(),
+        vantages: plan.vantage_reports(),
+        planned: plan.outline(),
+    };
+    tokio::spawn(async move {
+        if events_in.send(started).await.is_err() {
+            return;
+        }
+        let deadline = Instant::now() + limits.timeout;
+        let seats = Arc::new(Semaphore::new(limits.concurrency.max(1)));
+        let mut board = HashMap::new();
+        let mut senders = Vec::new();
+        for instance in plan.instances {
+            let (known, watcher) = watch::channel::<Known>(None);
+            board.insert(instance.id.clone(), watcher);
+            senders.push((instance, known));
+        }
+        let mut tasks = JoinSet::new();
+        for (instance, known) in senders {
+            let needs = instance.needs.iter().filter_map(|n| Some((n.clone(), board.get(n)?.clone()))).collect();
+            let runner = Runner {
+                needs,
+                known,
+                seats: seats.clone(),
+                cancelled: cancelled.clone(),
+                deadline,
+                inventory: inventory.clone(),
+                events: events_in.clone(),
+            };
+            tasks.spawn(runner.run(instance));
+        }
+        let mut complete = true;
+        while let Some(done) = tasks.join_next().await {
+            complete &= done.unwrap_or(false);
+        }
+        let interrupted = *cancelled.borrow();
+        let _ = events_in.send(RunEvent::Finished { at: Utc::now(), complete: complete && !interrupted, interrupted }).await;
+    });
+    Running { events, cancel }
+}
+
+fn run_id() -> String {
+    let now = Utc::now();
+    format!("{}-{:05}", now.format("%Y%m%dT%H%M%S%3f"), std::process::id() % 100_000)
+}
+
+/// What one instance needs to run.
+struct Runner {
+    needs: Vec<(String, watch::Receiver<Known>)>,
+    known: watch::Sender<Known>,
+    seats: Arc<Semaphore>,
+    cancelled: watch::Receiver<bool>,
+    deadline: Instant,
+    inventory: Arc<crate::def::Inventory>,
+    events: mpsc::Sender<RunEvent>,
+}
+
+/// How an instance ended, before it is a report.
+enum End {
+    Observed { observation: Observation, at: DateTime<Utc>, took: Duration },
+    Blocked { root: String, by: String, verdict: Verdict },
+    Skipped(String),
+    /// The run ended first.
+    CutOff(String),
+}
+
+impl Runner {
+    /// Whether the instance got a verdict of its own.
+    async fn run(mut self, instance: Instance) -> bool {
+        let mut instance = instance;
+        let end = self.end(&mut instance).await;
+        let own = !matches!(end, End::CutOff(_));
+        let report = report(&instance, end);
+        let root = report.blocked_by.clone().unwrap_or_else(|| report.id.clone());
+        self.known.send_replace(Some((report.outcome, root)));
+        let _ = self.events.send(RunEvent::Judged { check: Box::new(report) }).await;
+        own
+    }
+
+    async fn end(&mut self, instance: &mut Instance) -> End {
+        let work = std::mem::replace(&mut instance.work, Work::Skip(String::new()));
+        let (probe, vantage, witness) = match work {
+            Work::Skip(reason) => return End::Skipped(reason),
+            Work::Probe { probe, vantage, witness } => (probe, vantage, witness),
+        };
+        let target = probe.target();
+        let mut cancelled = self.cancelled.clone();
+        let ended = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(|c| *c) => End::CutOff("the run was interrupted".to_owned()),
+            end = self.look(instance, probe, vantage, witness) => end,
+            () = tokio::time::sleep_until(self.deadline) => End::CutOff("the run's deadline passed".to_owned()),
+        };
+        instance.work = Work::Skip(target);
+        ended
+    }
+
+    async fn look(&mut self, instance: &Instance, probe: Box<dyn Probe>, vantage: Arc<crate::vantage::Vantage>, witness: Option<Arc<crate::vantage::Vantage>>) -> End {
+        for (need, watcher) in &mut self.needs {
+            let known = match watcher.wait_for(Option::is_some).await {
+                Ok(known) => known.clone(),
+                Err(_) => None,
+            };
+            if let Some((verdict, root)) = known
+                && !verdict.lets_dependants_run()
+            {
+                return End::Blocked { root, by: need.clone(), verdict };
+            }
+        }
+        let Ok(_seat) = self.seats.clone().acquire_owned().await else { return End::CutOff("the run ended".to_owned()) };
+        let at = Utc::now();
+        let began = Instant::now();
+        let _ = self.events.send(RunEvent::Probing { id: instance.id.clone(), at }).await;
+        let deadline = (began + instance.timeout).min(self.deadline);
+        let cx = Context { vantage, witness, inventory: self.inventory.clone(), deadline };
+        // A task of its own: if the probe panics, it takes nothing else with it. Dropping the set ends it.
+        let mut task = JoinSet::new();
+        task.spawn(async move { probe.observe(&cx).await });
+        let observation = match timeout_at(deadline + GRACE, task.join_next()).await {
+            Ok(Some(Ok(observation))) => observation,
+            Ok(_) => Observation::could_not_look("the probe broke off with an internal error"),
+            Err(_) => Observation::could_not_look(format!("no result within {:.1} s", instance.timeout.as_secs_f64())),
+        };
+        End::Observed { observation, at, took: began.elapsed() }
+    }
+}
+
+fn report(instance: &Instance, end: End) -> CheckReport {
+    let mut report = CheckReport {
+        id: instance.id.clone(),
+        check: instance.check.clone(),
+        layer: instance.layer,
+        title: instance.title.clone(),
+        outcome: Verdict::Unknown,
+        vantage: instance.vantage.clone(),
+        target: match &instance.work {
+            Work::Skip(target) => target.clone(),
+            Work::Probe { probe, .. } => probe.target(),
+        },
+        facts: serde_json::json!({}),
+        expectations: Vec::new(),
+        blocked_by: None,
+        reason: None,
+        attempts: 0,
+        started_at: None,
+        duration_ms: 0,
+        evidence: Vec::new(),
+        by_hand: instance.by_hand.clone(),
+    };
+    match end {
+        End::Observed { observation, at, took } => {
+            let Judgement { verdict, reason, expectations } = judge(&observation, instance.root, &instance.bindings, &instance.expectations);
+            report.outcome = verdict;
+            report.reason = reason;
+            report.expectations = expectations;
+            report.facts = observation.facts.to_json();
+            report.evidence = observation.evidence;
+            report.attempts = 1;
+            report.started_at = Some(at);
+            report.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        }
+        End::Blocked { root, by, verdict } => {
+            report.outcome = Verdict::Blocked;
+            report.reason = Some(format!("{by} is {verdict}"));
+            report.blocked_by = Some(root);
+            report.expectations = undecided(instance);
+        }
+        End::Skipped(reason) => {
+            report.target = String::new();
+            report.outcome = Verdict::Skip;
+            report.reason = Some(reason);
+        }
+        End::CutOff(reason) => {
+            report.reason = Some(reason);
+            report.expectations = undecided(instance);
+        }
+    }
+    report
+}
+
+fn undecided(instance: &Instance) -> Vec<ExpectationReport> {
+    let scope = &instance.bindings;
+    instance
+        .expectations
+        .iter()
+        .map(|e| ExpectationReport {
+            that: e.that.source().to_owned(),
+            code: e.code.clone(),
+            say: e.say.text_or_unknown(scope),
+            grade: e.grade,
+            held: None,
+            values: Default::default(),
+        })
+        .collect()
+}

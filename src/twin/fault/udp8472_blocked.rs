@@ -1,0 +1,27 @@
+//! A firewall on tethys drops the VXLAN port.
+
+use super::Fault;
+use crate::twin::nft::{Batch, Hook, Rule};
+
+/// The table that holds the fault.
+const TABLE: &str = "fault-udp8472-blocked";
+
+pub(super) static FAULT: Fault = Fault {
+    id: "udp8472-blocked",
+    layer: 1,
+    title: "UDP 8472 is dropped on tethys",
+    expects: "udp8472-blocked",
+    decided_from: &["calypso,tethys", "all"],
+    apply: |twin| {
+        Box::pin(async move {
+            let tethys = twin.host("tethys")?;
+            let drop = Rule::new().protocol(17).port(twin.inventory.overlay.port).counted().drop();
+            Ok(Batch::replace(TABLE).fresh().chain("input", "filter", Hook::Input, 0).rule("input", drop).commit(&tethys.net)?)
+        })
+    },
+    undo: |twin| {
+        Box::pin(async move {
+            Ok(Batch::replace(TABLE).removed().commit(&twin.host("tethys")?.net)?)
+        })
+    },
+};
