@@ -1,9 +1,14 @@
 //! `kube`: the Kubernetes API: reach, TLS, version, readiness, nodes; each stage apart.
 
+use super::kube_client::{self, Answer, At, Connected, Failure, KubeApi, OpenError};
+use super::net::ms;
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Node;
 use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The Kubernetes API: reach, TLS, version, readiness, nodes; each stage apart.
 pub(super) static KIND: Kind = Kind {
@@ -17,6 +22,7 @@ pub(super) static KIND: Kind = Kind {
         fact("server", "text", "API server's URL"),
         fact("stage", "text", "where it stopped: config, connect, tls, auth, version, readyz, nodes, or done"),
         fact("error", "text", "what stopped it; empty if nothing"),
+        fact("connect_ms", "ms", "time of the TCP handshake"),
         fact("reachable", "bool", "the server answered `/version`"),
         fact("version", "text", "server version"),
         fact("ready", "bool", "`/readyz` answered 200"),
@@ -34,11 +40,185 @@ struct Kube {}
 
 #[async_trait]
 impl Probe for Kube {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        let mut seen = Seen::default();
+        match KubeApi::open(cx).await {
+            Err(OpenError::NoKubeconfig(reason)) => return Observation::could_not_look(reason),
+            Err(OpenError::Unusable { source, failure }) => {
+                seen.facts().set("source", source);
+                seen.stop("config", &failure);
+            }
+            Ok(api) => seen.ask(&api).await,
+        }
+        seen.finish()
     }
 
     fn target(&self) -> String {
-        String::new()
+        "Kubernetes API".to_owned()
     }
+}
+
+/// The observation as it grows; the first failure decides where it stopped.
+#[derive(Default)]
+struct Seen {
+    observation: Observation,
+    stopped: Option<(&'static str, String)>,
+}
+
+impl Seen {
+    fn facts(&mut self) -> &mut Facts {
+        &mut self.observation.facts
+    }
+
+    /// Notes a failure at a stage of ours; what failed earlier on the way names its own stage.
+    fn stop(&mut self, stage: &'static str, failure: &Failure) {
+        let stage = match failure.at {
+            At::Config => "config",
+            At::Connect => "connect",
+            At::Tls => "tls",
+            At::Denied => "auth",
+            At::Http | At::Status(_) | At::NotApi => stage,
+        };
+        self.observation.note("error", format!("{stage}: {}\n{}", failure.word, failure.detail).trim_end());
+        self.stopped.get_or_insert((stage, failure.word.clone()));
+    }
+
+    async fn ask(&mut self, api: &KubeApi) {
+        self.facts().set("source", api.source.as_str()).set("server", api.server.as_str());
+        let connected = match api.connect().await {
+            Ok(connected) => connected,
+            Err(failure) => {
+                if failure.at == At::Connect {
+                    self.facts().set("reachable", false);
+                }
+                return self.stop("connect", &failure);
+            }
+        };
+        self.facts().set_or_unknown("connect_ms", connected.handshake.map(ms), "the server has no IPv4 address");
+        if !self.version(connected.object("/version", "get /version").await) {
+            return;
+        }
+        // Both may wait for a hung datastore, so they wait together.
+        let (readyz, nodes) = futures::future::join(connected.get("/readyz?verbose"), nodes(&connected)).await;
+        self.readyz(readyz);
+        self.nodes(nodes);
+    }
+
+    /// Returns whether it makes sense to ask on.
+    fn version(&mut self, answer: Result<Version, Failure>) -> bool {
+        match answer {
+            Ok(version) => {
+                let text = clean(&version.git_version, 80);
+                self.observation.note("http", format!("GET /version: 200 {text}"));
+                self.facts().set("reachable", true).set("version", text);
+                true
+            }
+            Err(failure) => {
+                let reachable = matches!(failure.at, At::Denied | At::Status(_));
+                self.facts().set("reachable", reachable).unknown("version", &failure.word);
+                self.stop("version", &failure);
+                reachable
+            }
+        }
+    }
+
+    /// 200 is ready; 500 is not and names what; anything else says nothing about readiness.
+    fn readyz(&mut self, answer: Result<Answer, Failure>) {
+        let failure = match answer {
+            Ok(Answer { status: 200, .. }) => {
+                self.facts().set("ready", true).set("readyz_failed", json!([]));
+                return;
+            }
+            Ok(Answer { status: status @ 500..=599, body }) if body.starts_with(b"[") => {
+                let failed = failed_checks(&String::from_utf8_lossy(&body));
+                self.facts().set("ready", false).set("readyz_failed", failed.clone());
+                Failure::new(At::Status(status), format!("{status} {}", failed.join(", ")))
+            }
+            Ok(answer) => answer.failure("get /readyz").unwrap_or_else(|| Failure::new(At::NotApi, "not an API server")),
+            Err(failure) => failure,
+        };
+        self.facts().unknown("ready", &failure.word).unknown("readyz_failed", &failure.word);
+        self.stop("readyz", &failure);
+    }
+
+    /// Being refused says nothing about the datastore; an error or no answer in time does.
+    fn nodes(&mut self, answer: Result<Vec<Node>, Failure>) {
+        match answer {
+            Ok(nodes) => {
+                let nodes: Vec<Value> = nodes.iter().map(node_fact).collect();
+                let not_ready: Vec<Value> = nodes.iter().filter(|n| n["ready"] == json!(false)).map(|n| n["name"].clone()).collect();
+                self.observation.note("http", format!("GET /api/v1/nodes: 200, {} nodes", nodes.len()));
+                self.facts().set("listed", true).set("nodes", nodes).set("not_ready", not_ready);
+            }
+            Err(failure) => {
+                if matches!(failure.at, At::Http | At::Status(500..)) {
+                    self.facts().set("listed", false);
+                }
+                self.stop("nodes", &failure);
+            }
+        }
+    }
+
+    /// What is neither known nor explained by then is unknown for the reason it stopped.
+    fn finish(mut self) -> Observation {
+        let (stage, error) = self.stopped.take().unwrap_or(("done", String::new()));
+        let reason = format!("stopped at {stage}: {error}");
+        let facts = self.facts();
+        facts.set("stage", stage).set("error", error);
+        for doc in KIND.facts {
+            if !facts.unknowns().contains_key(doc.path) {
+                facts.unknown(doc.path, &reason);
+            }
+        }
+        self.observation
+    }
+}
+
+/// The part of `/version` that every API server has.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    git_version: String,
+}
+
+async fn nodes(api: &Connected) -> Result<Vec<Node>, Failure> {
+    api.list("/api/v1/nodes", "list nodes").await
+}
+
+/// Names in lines such as `[-]etcd failed: reason withheld`.
+fn failed_checks(body: &str) -> Vec<String> {
+    let name = |line: &str| line.strip_prefix("[-]").and_then(|rest| rest.split_whitespace().next()).map(|name| clean(name, 120));
+    body.lines().filter_map(name).take(64).collect()
+}
+
+fn node_fact(node: &Node) -> Value {
+    let status = node.status.clone().unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let address = status.addresses.iter().flatten().find(|a| a.type_ == "InternalIP").map(|a| a.address.as_str());
+    let annotation = |key: &str| node.metadata.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let text = |value: Option<&str>| clean(value.unwrap_or_default(), 253);
+    json!({
+        "name": text(node.metadata.name.as_deref()),
+        "ready": ready,
+        "internal_ip": text(address),
+        "pod_cidr": text(node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref())),
+        "kubelet_version": text(status.node_info.as_ref().map(|i| i.kubelet_version.as_str())),
+        "flannel_public_ip": text(annotation("flannel.alpha.coreos.com/public-ip")),
+        "flannel_mac": vtep_mac(annotation("flannel.alpha.coreos.com/backend-data")),
+    })
+}
+
+/// The MAC address in `{"VNI":1,"VtepMAC":"aa:bb:.."}`; empty if there is none.
+fn vtep_mac(backend_data: Option<&str>) -> String {
+    let data: Option<Value> = backend_data.and_then(|text| serde_json::from_str(text).ok());
+    clean(data.as_ref().and_then(|d| d["VtepMAC"].as_str()).unwrap_or_default(), 17)
+}
+
+/// Annotations of a Node object (`node` is the object's name); the error says why they could not be had.
+#[allow(dead_code, reason = "the flannel probe uses it")]
+pub(crate) async fn node_annotations(cx: &Context, node: &str) -> Result<BTreeMap<String, String>, String> {
+    let api = kube_client::connected(cx).await?;
+    let path = format!("/api/v1/nodes/{}", kube_client::encode(node));
+    let node: Node = api.object(&path, "get nodes").await.map_err(|failure| failure.word)?;
+    Ok(node.metadata.annotations.unwrap_or_default())
 }

@@ -1,9 +1,20 @@
 //! `service`: a Service, its EndpointSlices and its pods through the API, and connections to its ClusterIP and straight to a backend.
 
+mod backends;
+mod selector;
+
+use super::kube_client::{self, At, Connected, Failure};
+use super::net::{self, ms};
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
+use backends::Backends;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use selector::Labels;
 use serde::Deserialize;
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// A Service, its EndpointSlices and its pods through the API, and connections to its ClusterIP and straight to a backend.
 pub(super) static KIND: Kind = Kind {
@@ -14,10 +25,10 @@ pub(super) static KIND: Kind = Kind {
     args: &[("name", "service name"), ("namespace", "namespace"), ("port", "service port"), ("connect", "`tcp` (default) or `none`")],
     facts: &[
         fact("exists", "bool", "the Service object exists"),
-        fact("cluster_ip", "address", "its ClusterIP"),
-        fact("selector", "text", "its label selector"),
+        fact("cluster_ip", "address", "its ClusterIP; `None` for a headless one"),
+        fact("selector", "text", "its label selector; empty if it has none"),
         fact("selector_matches", "count", "pods of the namespace that it selects"),
-        fact("near_miss", "text", "labels of pods that nearly match; empty if none"),
+        fact("near_miss", "text", "labels of pods that nearly match, where none matches; empty if none"),
         fact("ready", "count", "ready endpoint addresses with a port"),
         fact("not_ready", "count", "endpoint addresses that are not ready"),
         fact("ports_unset", "bool", "slices have addresses but no ports (the targetPort's name matches nothing)"),
@@ -30,26 +41,209 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Service>,
 };
 
+/// Endpoints that are listed as a fact; the counts are of all.
+const MOST_LISTED: usize = 50;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Service {
+    name: String,
+    namespace: String,
+    port: u16,
     #[serde(default)]
-    name: Option<toml::Value>,
-    #[serde(default)]
-    namespace: Option<toml::Value>,
-    #[serde(default)]
-    port: Option<toml::Value>,
-    #[serde(default)]
-    connect: Option<toml::Value>,
+    connect: Connect,
 }
+
+/// Whether to connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Connect {
+    #[default]
+    Tcp,
+    None,
+}
+
+/// Where to connect to, or why not.
+type Target = Result<SocketAddrV4, String>;
 
 #[async_trait]
 impl Probe for Service {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        let mut seen = Observation::default();
+        let (cluster_ip, direct) = match kube_client::connected(cx).await {
+            Ok(api) => self.look(&api, &mut seen).await,
+            // The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
+            Err(reason) => match self.documented(cx).filter(|_| self.connect == Connect::Tcp) {
+                None => return Observation::could_not_look(reason),
+                Some(ip) => {
+                    seen.note("error", &reason).note("inventory", format!("ClusterIP {ip} is taken from the inventory"));
+                    all_unknown(&mut seen.facts, &reason);
+                    (Ok(SocketAddrV4::new(ip, self.port)), Err(reason))
+                }
+            },
+        };
+        if self.connect == Connect::Tcp {
+            let (through, straight) = futures::future::join(attempt(cx, &cluster_ip), attempt(cx, &direct)).await;
+            record(&mut seen, "connect", &cluster_ip, through);
+            record(&mut seen, "direct", &direct, straight);
+        }
+        for path in ["connect", "connect_ms", "direct", "direct_ms"] {
+            seen.facts.unknown(path, "not asked for");
+        }
+        seen
     }
 
     fn target(&self) -> String {
-        String::new()
+        format!("{}/{}:{}", self.namespace, self.name, self.port)
+    }
+}
+
+impl Service {
+    /// The ClusterIP that the inventory states.
+    fn documented(&self, cx: &Context) -> Option<Ipv4Addr> {
+        cx.inventory.services.iter().find(|s| s.name == self.name && s.namespace == self.namespace)?.cluster_ip
+    }
+
+    /// Asks the API; returns the targets of the two connections.
+    async fn look(&self, api: &Connected, seen: &mut Observation) -> (Target, Target) {
+        let namespace = kube_client::encode(&self.namespace);
+        let path = format!("/api/v1/namespaces/{namespace}/services/{}", kube_client::encode(&self.name));
+        let service: core::Service = match api.object(&path, "get services").await {
+            Ok(service) => service,
+            Err(failure) => return absent(seen, &failure),
+        };
+        seen.facts.set("exists", true);
+        let cluster_ip = service.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default();
+        seen.facts.set("cluster_ip", clean(&cluster_ip, 64));
+        let entry = backends::service_port(&service, self.port);
+        let (slices, ()) = futures::future::join(
+            self.slices(api, &namespace),
+            select(api, &namespace, service.spec.as_ref().and_then(|s| s.selector.as_ref()), &mut seen.facts),
+        )
+        .await;
+        let direct = match (slices, entry) {
+            (Ok(slices), Some(entry)) => count(seen, &backends::collect(&slices, entry.name.as_deref())),
+            (Ok(_), None) => Err(self.no_such_port(seen)),
+            (Err(failure), _) => Err(unlisted(seen, &failure)),
+        };
+        let tcp = match entry {
+            None => Err(format!("the service has no port {}", self.port)),
+            Some(entry) if !backends::is_tcp(entry) => Err(format!("port {} is not TCP", self.port)),
+            Some(_) => Ok(()),
+        };
+        let through = tcp.clone().and_then(|()| match cluster_ip.parse() {
+            Ok(ip) => Ok(SocketAddrV4::new(ip, self.port)),
+            Err(_) if cluster_ip == "None" => Err("a headless service has no ClusterIP".to_owned()),
+            Err(_) => Err("the service has no IPv4 ClusterIP".to_owned()),
+        });
+        (through, tcp.and(direct))
+    }
+
+    async fn slices(&self, api: &Connected, namespace: &str) -> Result<Vec<EndpointSlice>, Failure> {
+        let label = format!("kubernetes.io%2Fservice-name%3D{}", kube_client::encode(&self.name));
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={label}");
+        api.list(&path, "list endpointslices").await
+    }
+
+    fn no_such_port(&self, seen: &mut Observation) -> String {
+        let reason = format!("the service has no port {}", self.port);
+        seen.note("error", &reason);
+        for path in ["ready", "not_ready", "ports_unset", "endpoints"] {
+            seen.facts.unknown(path, &reason);
+        }
+        reason
+    }
+}
+
+/// The Service could not be got: it does not exist, or that is unknown too.
+fn absent(seen: &mut Observation, failure: &Failure) -> (Target, Target) {
+    seen.note("error", format!("{}\n{}", failure.word, failure.detail).trim_end());
+    let reason = if failure.at == At::Status(404) { "the service does not exist" } else { failure.word.as_str() };
+    if failure.at == At::Status(404) {
+        seen.facts.set("exists", false);
+    }
+    all_unknown(&mut seen.facts, reason);
+    (Err(reason.to_owned()), Err(reason.to_owned()))
+}
+
+fn all_unknown(facts: &mut Facts, reason: &str) {
+    for doc in KIND.facts.iter().filter(|doc| !doc.path.starts_with("connect") && !doc.path.starts_with("direct")) {
+        facts.unknown(doc.path, reason);
+    }
+}
+
+fn unlisted(seen: &mut Observation, failure: &Failure) -> String {
+    seen.note("error", format!("{}\n{}", failure.word, failure.detail).trim_end());
+    for path in ["ready", "not_ready", "ports_unset", "endpoints"] {
+        seen.facts.unknown(path, &failure.word);
+    }
+    failure.word.clone()
+}
+
+/// Pods in place of what is needed of them.
+#[derive(Deserialize)]
+struct Pod {
+    metadata: PodMetadata,
+}
+
+#[derive(Deserialize)]
+struct PodMetadata {
+    #[serde(default)]
+    labels: Option<Labels>,
+}
+
+/// Facts about the selector and the namespace's pods.
+async fn select(api: &Connected, namespace: &str, selector: Option<&Labels>, facts: &mut Facts) {
+    let selector = selector.cloned().unwrap_or_default();
+    facts.set("selector", selector::text(&selector));
+    if selector.is_empty() {
+        facts.unknown("selector_matches", "the service has no selector").unknown("near_miss", "the service has no selector");
+        return;
+    }
+    match api.list_metadata::<Pod>(&format!("/api/v1/namespaces/{namespace}/pods"), "list pods").await {
+        Ok(pods) => {
+            let pods: Vec<Labels> = pods.into_iter().map(|p| p.metadata.labels.unwrap_or_default()).collect();
+            let matches = pods.iter().filter(|labels| selector::selects(&selector, labels)).count();
+            let near = if matches == 0 { selector::near_miss(&selector, &pods) } else { String::new() };
+            facts.set("selector_matches", matches).set("near_miss", near);
+        }
+        Err(failure) => {
+            facts.unknown("selector_matches", &failure.word).unknown("near_miss", &failure.word);
+        }
+    }
+}
+
+/// Facts about the endpoints; returns the first ready one.
+fn count(seen: &mut Observation, backends: &Backends) -> Target {
+    let listed: Vec<Value> = backends.ready.iter().take(MOST_LISTED).map(|e| e.to_string().into()).collect();
+    let facts = &mut seen.facts;
+    facts.set("ready", backends.ready.len()).set("not_ready", backends.not_ready.len());
+    facts.set("ports_unset", backends.ports_unset).set("endpoints", listed);
+    match backends.ready.first() {
+        Some(first) => Ok(*first),
+        None => {
+            facts.set("direct", "").unknown("direct_ms", "no endpoint is ready");
+            Err("no endpoint is ready".to_owned())
+        }
+    }
+}
+
+/// The word for a connection, and how long it took.
+async fn attempt(cx: &Context, target: &Target) -> Option<(String, f64)> {
+    match net::connect(&cx.vantage.net, *target.as_ref().ok()?, cx.deadline).await {
+        Ok((_, after)) => Some(("ok".to_owned(), ms(after))),
+        Err(error) => Some((error.word, ms(error.after))),
+    }
+}
+
+fn record(seen: &mut Observation, path: &str, target: &Target, outcome: Option<(String, f64)>) {
+    let in_ms = format!("{path}_ms");
+    match (outcome, target) {
+        (Some((word, after)), Ok(address)) => {
+            seen.note("connect", format!("{address}: {word} after {after} ms"));
+            seen.facts.set(path, word).set(&in_ms, after);
+        }
+        (_, Err(reason)) => _ = seen.facts.unknown(path, reason).unknown(&in_ms, reason),
+        (None, Ok(_)) => {}
     }
 }
