@@ -238,9 +238,7 @@ impl Connected {
 
 fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
     match error.downcast::<kube::Error>() {
-        Ok(error) => match Failure::from_kube(&error) {
-            Failure { word, detail, .. } => Failure { at: At::Http, word: format!("answer cut short: {word}"), detail },
-        },
+        Ok(error) => Failure { detail: Failure::from_kube(&error).detail, ..Failure::new(At::Http, "an answer that was cut short") },
         Err(_) => Failure::new(At::Http, "an answer of more than 10 MB"),
     }
 }

@@ -41,6 +41,8 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Service>,
 };
 
+/// Why there is no backend to connect to, where that is known.
+const NO_ENDPOINT: &str = "no endpoint is ready";
 /// Endpoints that are listed as a fact; the counts are of all.
 const MOST_LISTED: usize = 50;
 
@@ -82,13 +84,14 @@ impl Probe for Service {
                 }
             },
         };
-        if self.connect == Connect::Tcp {
+        if self.connect == Connect::None {
+            for path in ["connect", "connect_ms", "direct", "direct_ms"] {
+                seen.facts.unknown(path, "not asked for");
+            }
+        } else {
             let (through, straight) = futures::future::join(attempt(cx, &cluster_ip), attempt(cx, &direct)).await;
             record(&mut seen, "connect", &cluster_ip, through);
             record(&mut seen, "direct", &direct, straight);
-        }
-        for path in ["connect", "connect_ms", "direct", "direct_ms"] {
-            seen.facts.unknown(path, "not asked for");
         }
         seen
     }
@@ -219,13 +222,7 @@ fn count(seen: &mut Observation, backends: &Backends) -> Target {
     let facts = &mut seen.facts;
     facts.set("ready", backends.ready.len()).set("not_ready", backends.not_ready.len());
     facts.set("ports_unset", backends.ports_unset).set("endpoints", listed);
-    match backends.ready.first() {
-        Some(first) => Ok(*first),
-        None => {
-            facts.set("direct", "").unknown("direct_ms", "no endpoint is ready");
-            Err("no endpoint is ready".to_owned())
-        }
-    }
+    backends.ready.first().copied().ok_or_else(|| NO_ENDPOINT.to_owned())
 }
 
 /// The word for a connection, and how long it took.
@@ -243,7 +240,133 @@ fn record(seen: &mut Observation, path: &str, target: &Target, outcome: Option<(
             seen.note("connect", format!("{address}: {word} after {after} ms"));
             seen.facts.set(path, word).set(&in_ms, after);
         }
+        (_, Err(reason)) if reason == NO_ENDPOINT => _ = seen.facts.set(path, "").unknown(&in_ms, reason),
         (_, Err(reason)) => _ = seen.facts.unknown(path, reason).unknown(&in_ms, reason),
         (None, Ok(_)) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kube_client::fake::{Fake, Reply, Tls, context};
+    use super::*;
+    use crate::vantage::Net;
+    use serde_json::json;
+    use std::time::Duration;
+
+    const SERVICE: &str = "/api/v1/namespaces/apps/services/argilla";
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/apps/endpointslices";
+    const PODS: &str = "/api/v1/namespaces/apps/pods";
+
+    /// The captured Service with another ClusterIP, port and selector, so that nothing but loopback is connected to.
+    fn service(cluster_ip: &str, port: u16, name: &str) -> Reply {
+        let Reply::Body(_, body) = Reply::capture("list-services") else { unreachable!() };
+        let list: Value = serde_json::from_slice(&body).unwrap();
+        let mut service = list["items"].as_array().unwrap().iter().find(|s| s["metadata"]["name"] == "argilla").unwrap().clone();
+        service["spec"]["clusterIP"] = json!(cluster_ip);
+        service["spec"]["ports"][0]["port"] = json!(port);
+        service["spec"]["selector"] = json!({"app.kubernetes.io/name": name});
+        Reply::Body(200, service.to_string().into_bytes())
+    }
+
+    /// The captured slice with its ready endpoint on loopback.
+    fn slices(port: u16) -> Reply {
+        let Reply::Body(_, body) = Reply::capture("list-endpointslices-label") else { unreachable!() };
+        let text = String::from_utf8(body).unwrap();
+        Reply::Body(200, text.replace("10.42.0.6", "127.0.0.1").replace("6900", &port.to_string()).into_bytes())
+    }
+
+    fn probe(port: u16, connect: &str) -> Box<dyn Probe> {
+        let with = format!("name = 'argilla'\nnamespace = 'apps'\nport = {port}\nconnect = '{connect}'");
+        (KIND.decode)(&toml::from_str(&with).unwrap()).unwrap()
+    }
+
+    async fn observe(routes: &[(&'static str, Reply)], port: u16, connect: &str) -> Value {
+        let fake = Fake::start(&Net::Here, Tls::Good, routes);
+        probe(port, connect).observe(&fake.context(Net::Here, Duration::from_secs(9))).await.facts.to_json()
+    }
+
+    /// A port on loopback that accepts, and the listener that must live as long.
+    fn open_port() -> (std::net::TcpListener, u16) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_healthy_service_is_counted_and_connected_to() {
+        let (_listener, port) = open_port();
+        let routes = [(SERVICE, service("127.0.0.1", port, "argilla")), (SLICES, slices(port)), (PODS, Reply::capture("list-pods-rv0"))];
+        let facts = observe(&routes, port, "tcp").await;
+        assert_eq!((&facts["exists"], &facts["cluster_ip"]), (&json!(true), &json!("127.0.0.1")));
+        assert_eq!(facts["selector"], json!("app.kubernetes.io/name=argilla"));
+        assert_eq!((&facts["near_miss"], &facts["ports_unset"]), (&json!(""), &json!(false)));
+        assert!(facts["selector_matches"].as_i64().unwrap() >= 1);
+        assert_eq!((&facts["ready"], &facts["endpoints"]), (&json!(1), &json!([format!("127.0.0.1:{port}")])));
+        assert_eq!((&facts["connect"], &facts["direct"]), (&json!("ok"), &json!("ok")));
+        assert!(facts["connect_ms"].is_f64() && facts["direct_ms"].is_f64());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_misspelt_selector_has_no_matches_but_a_near_miss() {
+        let empty = Reply::Body(200, br#"{"kind":"EndpointSliceList","metadata":{},"items":[]}"#.to_vec());
+        let routes = [(SERVICE, service("127.0.0.1", 1, "argila")), (SLICES, empty), (PODS, Reply::capture("list-pods-rv0"))];
+        let facts = observe(&routes, 1, "tcp").await;
+        assert_eq!((&facts["selector_matches"], &facts["ready"]), (&json!(0), &json!(0)));
+        assert!(facts["near_miss"].as_str().unwrap().ends_with("app.kubernetes.io/name=argilla"), "{facts}");
+        assert_eq!((&facts["connect"], &facts["direct"]), (&json!("ECONNREFUSED"), &json!("")));
+        assert_eq!(facts["direct_ms"], json!({"unknown": "no endpoint is ready"}));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pods_that_may_not_be_listed_leave_only_their_facts_unknown() {
+        let routes = [(SERVICE, service("None", 80, "argilla")), (SLICES, slices(6900)), (PODS, Reply::capture("forbidden-pods"))];
+        let facts = observe(&routes, 80, "none").await;
+        for path in ["selector_matches", "near_miss"] {
+            assert_eq!(facts[path], json!({"unknown": "403 Forbidden (list pods)"}));
+        }
+        assert_eq!((&facts["cluster_ip"], &facts["ready"]), (&json!("None"), &json!(1)));
+        assert_eq!(facts["connect"], json!({"unknown": "not asked for"}));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_headless_service_has_nothing_to_connect_to_but_its_backends() {
+        let (_listener, port) = open_port();
+        let routes = [(SERVICE, service("None", port, "argilla")), (SLICES, slices(port)), (PODS, Reply::capture("list-pods-rv0"))];
+        let facts = observe(&routes, port, "tcp").await;
+        assert_eq!(facts["connect"], json!({"unknown": "a headless service has no ClusterIP"}));
+        assert_eq!(facts["direct"], json!("ok"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_that_does_not_exist_is_a_fact() {
+        let facts = observe(&[(SERVICE, Reply::capture("get-service-404"))], 80, "tcp").await;
+        assert_eq!(facts["exists"], json!(false));
+        for path in ["ready", "selector_matches", "connect", "direct_ms"] {
+            assert_eq!(facts[path], json!({"unknown": "the service does not exist"}), "{path}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_api_a_documented_cluster_ip_is_still_connected_to() {
+        let (_listener, port) = open_port();
+        let mut cx = context(Net::Here, None, Duration::from_secs(9));
+        let seen = probe(port, "tcp").observe(&cx).await;
+        assert!(seen.could_not_look.unwrap().starts_with("no kubeconfig"));
+        let documented = format!("name = 'argilla'\nnamespace = 'apps'\ncluster_ip = '127.0.0.1'\nport = {port}\nprotocol = 'tcp'");
+        let mut inventory = (*cx.inventory).clone();
+        inventory.services.push(toml::from_str(&documented).unwrap());
+        cx.inventory = std::sync::Arc::new(inventory);
+        let facts = probe(port, "tcp").observe(&cx).await.facts.to_json();
+        assert_eq!(facts["connect"], json!("ok"));
+        assert!(facts["exists"]["unknown"].as_str().unwrap().starts_with("no kubeconfig"), "{facts}");
+    }
+
+    #[test]
+    fn arguments_are_typed_and_closed() {
+        let decode = |text: &str| (KIND.decode)(&toml::from_str(text).unwrap()).map(|p| p.target());
+        assert_eq!(decode("name = 'a'\nnamespace = 'b'\nport = 80").unwrap(), "b/a:80");
+        assert!(decode("name = 'a'\nnamespace = 'b'\nport = 80\nconnect = 'udp'").is_err());
+        assert!(decode("name = 'a'\nnamespace = 'b'\nport = 80\nx = 1").is_err());
     }
 }

@@ -98,7 +98,8 @@ fn rustls_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 fn tls_word(error: &rustls::Error) -> (At, String) {
     use rustls::Error as T;
     let word = match error {
-        T::InvalidCertificate(CertificateError::UnknownIssuer) => "tls: unknown issuer".to_owned(),
+        // A bad signature is an authority of the same name with another key: a cluster that was built anew.
+        T::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => "tls: unknown issuer".to_owned(),
         T::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
             "tls: wrong name".to_owned()
         }
