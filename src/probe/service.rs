@@ -72,8 +72,8 @@ type Target = Result<SocketAddrV4, String>;
 impl Probe for Service {
     async fn observe(&self, cx: &Context) -> Observation {
         let mut seen = Observation::default();
-        let (cluster_ip, direct) = match kube_client::connected(cx).await {
-            Ok(api) => self.look(&api, &mut seen).await,
+        let (cluster_ip, direct) = match self.look(cx, &mut seen).await {
+            Ok(targets) => targets,
             // The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
             Err(reason) => match self.documented(cx).filter(|_| self.connect == Connect::Tcp) {
                 None => return Observation::could_not_look(reason),
@@ -107,13 +107,15 @@ impl Service {
         cx.inventory.services.iter().find(|s| s.name == self.name && s.namespace == self.namespace)?.cluster_ip
     }
 
-    /// Asks the API; returns the targets of the two connections.
-    async fn look(&self, api: &Connected, seen: &mut Observation) -> (Target, Target) {
+    /// Asks the API; returns the targets of the two connections, or why the API did not say anything about the Service.
+    async fn look(&self, cx: &Context, seen: &mut Observation) -> Result<(Target, Target), String> {
+        let api = &kube_client::connected(cx).await?;
         let namespace = kube_client::encode(&self.namespace);
         let path = format!("/api/v1/namespaces/{namespace}/services/{}", kube_client::encode(&self.name));
         let service: core::Service = match api.object(&path, "get services").await {
             Ok(service) => service,
-            Err(failure) => return absent(seen, &failure),
+            Err(failure) if failure.at == At::Status(404) => return Ok(absent(seen, &failure)),
+            Err(failure) => return Err(format!("the Kubernetes API did not give the service: {}", failure.word)),
         };
         seen.facts.set("exists", true);
         let cluster_ip = service.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default();
@@ -139,7 +141,7 @@ impl Service {
             Err(_) if cluster_ip == "None" => Err("a headless service has no ClusterIP".to_owned()),
             Err(_) => Err("the service has no IPv4 ClusterIP".to_owned()),
         });
-        (through, tcp.and(direct))
+        Ok((through, tcp.and(direct)))
     }
 
     async fn slices(&self, api: &Connected, namespace: &str) -> Result<Vec<EndpointSlice>, Failure> {
@@ -158,15 +160,12 @@ impl Service {
     }
 }
 
-/// The Service could not be got: it does not exist, or that is unknown too.
+/// The API knows no such Service.
 fn absent(seen: &mut Observation, failure: &Failure) -> (Target, Target) {
-    seen.note("error", format!("{}\n{}", failure.word, failure.detail).trim_end());
-    let reason = if failure.at == At::Status(404) { "the service does not exist" } else { failure.word.as_str() };
-    if failure.at == At::Status(404) {
-        seen.facts.set("exists", false);
-    }
-    all_unknown(&mut seen.facts, reason);
-    (Err(reason.to_owned()), Err(reason.to_owned()))
+    let reason = "the service does not exist".to_owned();
+    seen.note("http", &failure.word).facts.set("exists", false);
+    all_unknown(&mut seen.facts, &reason);
+    (Err(reason.clone()), Err(reason))
 }
 
 fn all_unknown(facts: &mut Facts, reason: &str) {
@@ -180,7 +179,7 @@ fn unlisted(seen: &mut Observation, failure: &Failure) -> String {
     for path in ["ready", "not_ready", "ports_unset", "endpoints"] {
         seen.facts.unknown(path, &failure.word);
     }
-    failure.word.clone()
+    format!("the endpoints could not be listed: {}", failure.word)
 }
 
 /// Pods in place of what is needed of them.
@@ -350,16 +349,20 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn without_the_api_a_documented_cluster_ip_is_still_connected_to() {
         let (_listener, port) = open_port();
-        let mut cx = context(Net::Here, None, Duration::from_secs(9));
+        let fake = Fake::start(&Net::Here, Tls::Good, &[(SERVICE, Reply::Silence)]);
+        let mut cx = fake.context(Net::Here, Duration::from_secs(9));
         let seen = probe(port, "tcp").observe(&cx).await;
-        assert!(seen.could_not_look.unwrap().starts_with("no kubeconfig"));
+        assert_eq!(seen.could_not_look.unwrap(), "the Kubernetes API did not give the service: TIMEOUT");
+        cx.deadline = tokio::time::Instant::now() + Duration::from_secs(9);
         let documented = format!("name = 'argilla'\nnamespace = 'apps'\ncluster_ip = '127.0.0.1'\nport = {port}\nprotocol = 'tcp'");
         let mut inventory = (*cx.inventory).clone();
         inventory.services.push(toml::from_str(&documented).unwrap());
         cx.inventory = std::sync::Arc::new(inventory);
         let facts = probe(port, "tcp").observe(&cx).await.facts.to_json();
         assert_eq!(facts["connect"], json!("ok"));
-        assert!(facts["exists"]["unknown"].as_str().unwrap().starts_with("no kubeconfig"), "{facts}");
+        assert_eq!(facts["exists"], json!({"unknown": "the Kubernetes API did not give the service: TIMEOUT"}));
+        let nowhere = context(Net::Here, None, Duration::from_secs(9));
+        assert!(probe(port, "tcp").observe(&nowhere).await.could_not_look.unwrap().starts_with("no kubeconfig"));
     }
 
     #[test]
