@@ -11,6 +11,7 @@ mod flannel;
 mod http;
 mod icmp;
 mod kube;
+mod kube_client;
 mod link;
 mod postgres;
 mod route;

@@ -1,0 +1,302 @@
+//! Requests to a Kubernetes API server from inside a vantage's network. Shared by the probes that ask it.
+//!
+//! kube's client does the work (kubeconfig, certificates, tokens, exec plugins); around it come a deadline per request, a bound
+//! on every body, and failures in stable words.
+
+mod config;
+mod failure;
+#[cfg(test)]
+pub(in crate::probe) mod fake;
+
+pub(crate) use failure::{At, Failure};
+
+use super::{Context, net};
+use crate::check::clean;
+use crate::vantage::Net;
+use bytes::Bytes;
+use config::{Found, Missing};
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::header::{ACCEPT, HOST, HeaderValue};
+use kube::client::Body;
+use kube::{Client, Config};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Longest wait for one whole answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the TLS handshake: the TCP one has been proven before.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest body that is read.
+const MOST_BYTES: usize = 10 << 20;
+/// Objects per page of a list, and most objects of a list.
+const PAGE: usize = 500;
+const MOST_OBJECTS: usize = 5000;
+
+/// Why there is no client.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// No kubeconfig; the sentence names every place that was tried.
+    NoKubeconfig(String),
+    /// A kubeconfig that cannot be used.
+    Unusable {
+        /// Where it came from.
+        source: String,
+        /// What is wrong.
+        failure: Failure,
+    },
+}
+
+impl OpenError {
+    /// One clause for a reason.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::NoKubeconfig(reason) => reason,
+            Self::Unusable { failure, .. } => &failure.word,
+        }
+    }
+}
+
+/// A client of one API server, in one network, until one deadline.
+pub(crate) struct KubeApi {
+    /// The kubeconfig that was used.
+    pub(crate) source: String,
+    /// The server's URL, as the kubeconfig has it.
+    pub(crate) server: String,
+    config: Config,
+    net: Net,
+    deadline: Instant,
+}
+
+/// A client whose server accepted a TCP connection.
+pub(crate) struct Connected {
+    client: Client,
+    net: Net,
+    deadline: Instant,
+    /// Time of the TCP handshake; absent where the server has no IPv4 address.
+    pub(crate) handshake: Option<Duration>,
+}
+
+/// An answer of any status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// The body, at most 10 MB.
+    pub(crate) body: Bytes,
+}
+
+/// Opens the API as this vantage's kubeconfig describes it, and connects.
+pub(crate) async fn connected(cx: &Context) -> Result<Connected, String> {
+    let api = KubeApi::open(cx).await.map_err(|e| e.reason().to_owned())?;
+    api.connect().await.map_err(|failure| format!("the Kubernetes API {} cannot be reached: {}", api.server, failure.word))
+}
+
+impl KubeApi {
+    /// Finds and reads the kubeconfig. Nothing is sent.
+    pub(crate) async fn open(cx: &Context) -> Result<Self, OpenError> {
+        let (vantage, inventory) = (cx.vantage.clone(), cx.inventory.clone());
+        let reading = tokio::task::spawn_blocking(move || config::find(&vantage, &inventory));
+        let found = match timeout_at(cx.deadline, reading).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => return Err(OpenError::NoKubeconfig("the kubeconfig could not be read in time".to_owned())),
+        };
+        let Found { source, mut config } = match found {
+            Ok(found) => found,
+            Err(Missing::Nowhere(reason)) => return Err(OpenError::NoKubeconfig(clean(&reason, 600))),
+            Err(Missing::Unusable { source, failure }) => return Err(OpenError::Unusable { source, failure }),
+        };
+        config.connect_timeout = Some(HANDSHAKE_TIMEOUT);
+        config.default_retry = false;
+        let server = clean(&config.cluster_url.to_string(), 200);
+        Ok(Self { source, server, config, net: cx.vantage.net.clone(), deadline: cx.deadline })
+    }
+
+    /// Connects once, for the kernel's own word on it, and makes the client.
+    pub(crate) async fn connect(&self) -> Result<Connected, Failure> {
+        let address = self.address().await?;
+        let handshake = match address {
+            Some(to) => Some(net::connect(&self.net, to, self.deadline).await.map_err(|e| Failure::new(At::Connect, e.word))?.1),
+            None => None,
+        };
+        let client = self.client(address).await?;
+        Ok(Connected { client, net: self.net.clone(), deadline: self.deadline, handshake })
+    }
+
+    /// The server's IPv4 address; `None` if it has only an IPv6 one. A name is resolved inside the network.
+    async fn address(&self) -> Result<Option<SocketAddrV4>, Failure> {
+        let url = &self.config.cluster_url;
+        let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+        let host = url.host().unwrap_or_default().to_owned();
+        if let Ok(ip) = host.parse::<Ipv4Addr>() {
+            return Ok(Some(SocketAddrV4::new(ip, port)));
+        }
+        if host.starts_with('[') {
+            return Ok(None);
+        }
+        let (net, name) = (self.net.clone(), host.clone());
+        let looking = tokio::task::spawn_blocking(move || net.with(|| (name, port).to_socket_addrs().map(Vec::from_iter)));
+        let v4 = |a: &std::net::SocketAddr| if let std::net::SocketAddr::V4(v4) = a { Some(*v4) } else { None };
+        match timeout_at(self.deadline, looking).await {
+            Ok(Ok(Ok(Ok(addresses)))) => Ok(addresses.iter().find_map(v4)),
+            _ => Err(Failure::new(At::Connect, format!("cannot resolve {host}"))),
+        }
+    }
+
+    /// kube's client. Exec plugins run here, synchronously, hence the thread; they too must be inside the network.
+    async fn client(&self, address: Option<SocketAddrV4>) -> Result<Client, Failure> {
+        let (net, mut config) = (self.net.clone(), self.config.clone());
+        if let Some(address) = address {
+            pin(&mut config, address);
+        }
+        let building = tokio::task::spawn_blocking(move || net.with(|| Client::try_from(config)));
+        match timeout_at(self.deadline, building).await {
+            Ok(Ok(Ok(Ok(client)))) => Ok(client),
+            Ok(Ok(Ok(Err(error)))) => Err(Failure { at: At::Config, ..Failure::from_kube(&error) }),
+            Ok(Ok(Err(error))) => Err(Failure::new(At::Config, error.to_string())),
+            Ok(Err(_)) => Err(Failure::new(At::Config, "the client could not be made")),
+            Err(_) => Err(Failure::new(At::Config, "the kubeconfig's credentials took too long")),
+        }
+    }
+}
+
+/// Puts the address in place of the server's name: hyper would resolve it on a thread outside of the network. The name
+/// stays what the certificate and the `Host` header are about.
+fn pin(config: &mut Config, address: SocketAddrV4) {
+    let Some(host) = config.cluster_url.host().filter(|host| host.parse::<Ipv4Addr>().is_err()).map(str::to_owned) else {
+        return;
+    };
+    let name = config.cluster_url.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    let mut parts = config.cluster_url.clone().into_parts();
+    parts.authority = address.to_string().parse().ok();
+    if let Ok(url) = hyper::Uri::from_parts(parts) {
+        config.cluster_url = url;
+        config.tls_server_name.get_or_insert(host);
+        config.headers.extend(name.map(|name| (HOST, name)));
+    }
+}
+
+impl Connected {
+    /// Asks for a path; at most 5 seconds, at most until the deadline.
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Failure> {
+        self.get_as(path, "application/json").await
+    }
+
+    async fn get_as(&self, path: &str, accept: &'static str) -> Result<Answer, Failure> {
+        let patience = self.deadline.saturating_duration_since(Instant::now()).min(REQUEST_TIMEOUT);
+        // kube opens its connection while this future is polled, so its socket is made inside the network.
+        match timeout(patience, self.net.wrap(self.fetch(path, accept))).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::new(At::Http, "TIMEOUT")),
+        }
+    }
+
+    async fn fetch(&self, path: &str, accept: &'static str) -> Result<Answer, Failure> {
+        let request = Request::get(path).header(ACCEPT, accept).body(Body::empty());
+        let request = request.map_err(|e| Failure::new(At::Http, format!("not a path: {e}")))?;
+        let response = self.client.send(request).await.map_err(|e| Failure::from_kube(&e))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(cut_short)?;
+        Ok(Answer { status, body: body.to_bytes() })
+    }
+
+    /// Asks for one object. `what` is verb and resource, for a refusal: `get services`.
+    pub(crate) async fn object<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Failure> {
+        self.get(path).await?.json(what)
+    }
+
+    /// Asks for a list page by page; at most 5000 objects. `path` may have a query.
+    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<Vec<T>, Failure> {
+        self.list_as(path, what, "application/json").await
+    }
+
+    /// Asks for the metadata of a list's objects only, which is far shorter; a server that cannot do that sends everything.
+    pub(crate) async fn list_metadata<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<Vec<T>, Failure> {
+        self.list_as(path, what, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json").await
+    }
+
+    async fn list_as<T: DeserializeOwned>(&self, path: &str, what: &str, accept: &'static str) -> Result<Vec<T>, Failure> {
+        let (mut objects, mut token) = (Vec::new(), String::new());
+        let first = if path.contains('?') { '&' } else { '?' };
+        while objects.len() < MOST_OBJECTS {
+            let from = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
+            let page: Page<T> = self.get_as(&format!("{path}{first}limit={PAGE}{from}"), accept).await?.json(what)?;
+            let empty = page.items.is_empty();
+            objects.extend(page.items);
+            token = page.metadata.continue_token;
+            if token.is_empty() || empty {
+                break;
+            }
+        }
+        objects.truncate(MOST_OBJECTS);
+        Ok(objects)
+    }
+}
+
+fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
+    match error.downcast::<kube::Error>() {
+        Ok(error) => Failure { detail: Failure::from_kube(&error).detail, ..Failure::new(At::Http, "an answer that was cut short") },
+        Err(_) => Failure::new(At::Http, "an answer of more than 10 MB"),
+    }
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986 section 2.3).
+pub(crate) fn encode(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    #[serde(default)]
+    metadata: PageMetadata,
+    // Required: an object without `items` is no list.
+    items: Vec<T>,
+}
+
+#[derive(Deserialize, Default)]
+struct PageMetadata {
+    #[serde(default, rename = "continue")]
+    continue_token: String,
+}
+
+/// What the API server sends with every error (`kind: Status`).
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    message: String,
+}
+
+impl Answer {
+    /// The object in the answer, or why there is none.
+    pub(crate) fn json<T: DeserializeOwned>(&self, what: &str) -> Result<T, Failure> {
+        if let Some(failure) = self.failure(what) {
+            return Err(failure);
+        }
+        serde_json::from_slice(&self.body).map_err(|e| Failure {
+            detail: clean(&format!("{e}: {}", String::from_utf8_lossy(&self.body)), 300),
+            ..Failure::new(At::NotApi, "not an API server")
+        })
+    }
+
+    /// What a status other than 2xx means; `what` is verb and resource.
+    pub(crate) fn failure(&self, what: &str) -> Option<Failure> {
+        if (200..300).contains(&self.status) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let Ok(said) = serde_json::from_slice::<Status>(&self.body) else {
+            let detail = clean(&format!("{} {text}", self.status), 300);
+            return Some(Failure { detail, ..Failure::new(At::NotApi, "not an API server") });
+        };
+        let (at, word) = match self.status {
+            401 => (At::Denied, "401 Unauthorized".to_owned()),
+            403 => (At::Denied, format!("403 Forbidden ({what})")),
+            status => (At::Status(status), format!("{status} {}", said.message).trim_end().to_owned()),
+        };
+        Some(Failure { detail: clean(&said.message, 300), ..Failure::new(at, word) })
+    }
+}

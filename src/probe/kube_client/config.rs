@@ -1,0 +1,118 @@
+//! Which kubeconfig is used, and what is made of it.
+
+use super::failure::{At, Failure, in_full};
+use crate::def::Inventory;
+use crate::vantage::{Source, Transport, Vantage, expand_home};
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+/// A kubeconfig that was found and read.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Where it came from.
+    pub(super) source: String,
+    /// What it says.
+    pub(super) config: Config,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// No place has one; the sentence names every place and why it was no use.
+    Nowhere(String),
+    /// One was found, but it cannot be used.
+    Unusable {
+        /// Where it came from.
+        source: String,
+        /// What is wrong with it.
+        failure: Failure,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Text(String),
+    File(PathBuf),
+    Environment,
+    InCluster,
+}
+
+/// Finds and reads the kubeconfig of a vantage. Reads files, so call it where blocking is allowed, within the runtime.
+pub(super) fn find(vantage: &Vantage, inventory: &Inventory) -> Result<Found, Missing> {
+    let mut tried = Vec::new();
+    for place in places(vantage, inventory) {
+        let source = place.to_string();
+        match place.read() {
+            Ok(Some(config)) => return Ok(Found { source, config: trusting(config, vantage) }),
+            Ok(None) => tried.push(format!("{source}: not set")),
+            Err(KubeconfigError::ReadConfig(e, _)) if e.kind() == ErrorKind::NotFound => tried.push(format!("{source}: no such file")),
+            Err(KubeconfigError::ReadConfig(e, _)) => tried.push(format!("{source}: {e}")),
+            Err(error) => {
+                let failure = Failure::new(At::Config, format!("{source}: {}", in_full(&error)));
+                return Err(Missing::Unusable { source, failure });
+            }
+        }
+    }
+    Err(Missing::Nowhere(format!("no kubeconfig (tried {})", tried.join("; "))))
+}
+
+/// The places to look in, in order. What lies on this machine belongs to this machine: another namespace or a twin's host
+/// gets only a kubeconfig of its own or the inventory's.
+fn places(vantage: &Vantage, inventory: &Inventory) -> Vec<Place> {
+    match &vantage.files.kubeconfig {
+        Some(Source::Text(text)) => return vec![Place::Text(text.clone())],
+        Some(Source::File(path)) => return vec![Place::File(path.clone())],
+        None => {}
+    }
+    let mut places: Vec<Place> = inventory.cluster.kubeconfig.iter().map(|path| Place::File(expand_home(path))).collect();
+    if vantage.transport == Transport::Local {
+        places.push(Place::Environment);
+        places.extend(["~/.kube/k3s-warp.yaml", "~/.kube/config", "/etc/rancher/k3s/k3s.yaml"].map(|path| Place::File(expand_home(path))));
+        places.push(Place::InCluster);
+    }
+    places
+}
+
+/// A cluster without a certificate authority in its kubeconfig is judged by the vantage's own trusted roots, if it has any.
+fn trusting(mut config: Config, vantage: &Vantage) -> Config {
+    if let (None, Some(roots)) = (&config.root_cert, &vantage.files.trust) {
+        config.root_cert = Some(roots.iter().map(|root| root.to_vec()).collect());
+    }
+    config
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => write!(f, "the vantage's own"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment => write!(f, "KUBECONFIG"),
+            Self::InCluster => write!(f, "in-cluster service account"),
+        }
+    }
+}
+
+impl Place {
+    fn read(self) -> Result<Option<Config>, KubeconfigError> {
+        match self {
+            Self::Text(text) => config_of(Kubeconfig::from_yaml(&text)?).map(Some),
+            Self::File(path) => config_of(Kubeconfig::read_from(path)?).map(Some),
+            Self::Environment => Kubeconfig::from_env()?.map(config_of).transpose(),
+            // Neither the variables nor the token of a pod: it is no pod.
+            Self::InCluster => Ok(Config::incluster().ok()),
+        }
+    }
+}
+
+fn config_of(kubeconfig: Kubeconfig) -> Result<Config, KubeconfigError> {
+    let wants_proxy = kubeconfig.clusters.iter().filter_map(|c| c.cluster.as_ref()).any(|c| c.proxy_url.is_some());
+    let options = KubeConfigOptions::default();
+    let mut config = tokio::runtime::Handle::current().block_on(Config::from_custom_kubeconfig(kubeconfig, &options))?;
+    if !wants_proxy {
+        // kube also takes HTTPS_PROXY, which is about the web: through a proxy this network would not be what is tested.
+        config.proxy_url = None;
+    }
+    Ok(config)
+}

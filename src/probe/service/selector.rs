@@ -1,0 +1,97 @@
+//! Label selectors: whom they match, and whom they nearly match.
+
+use crate::check::clean;
+use std::collections::BTreeMap;
+
+/// Labels or an equality selector: key and value.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// Whether the labels carry every pair of the selector. An empty selector of a Service selects nothing.
+pub(super) fn selects(selector: &Labels, labels: &Labels) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// A selector as `kubectl -l` takes it.
+pub(super) fn text(selector: &Labels) -> String {
+    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    clean(&pairs.join(","), 300)
+}
+
+/// The labels that most pods carry in place of what the selector asks for: `3 pods carry app.kubernetes.io/name=argilla`.
+/// Empty if no pod comes near.
+pub(super) fn near_miss(selector: &Labels, pods: &[Labels]) -> String {
+    let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
+    for pod in pods {
+        for label in selector.iter().filter_map(|pair| near(pair, pod)) {
+            *carriers.entry(label).or_default() += 1;
+        }
+    }
+    // The last of equals would win, so the order is turned around: ties go to the first name.
+    match carriers.iter().rev().max_by_key(|(_, pods)| **pods) {
+        Some((label, 1)) => clean(&format!("1 pod carries {label}"), 300),
+        Some((label, pods)) => clean(&format!("{pods} pods carry {label}"), 300),
+        None => String::new(),
+    }
+}
+
+/// The pod's label that looks like a pair it does not have: a similar value, or the value under another key.
+fn near((key, value): (&String, &String), pod: &Labels) -> Option<String> {
+    match pod.get(key) {
+        Some(other) if other == value => None,
+        Some(other) if similar(value, other) => Some(format!("{key}={other}")),
+        _ => pod.iter().find(|(k, v)| *k != key && *v == value && !value.is_empty()).map(|(k, v)| format!("{k}={v}")),
+    }
+}
+
+/// At most two edits apart, and not because both are short.
+fn similar(a: &str, b: &str) -> bool {
+    let edits = edit_distance(a, b);
+    edits <= 2 && edits * 2 < a.chars().count().max(b.chars().count())
+}
+
+/// Levenshtein distance. Label values have at most 63 characters; longer ones are not compared.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_misspelt_value_and_a_misplaced_key_are_near_misses() {
+        let argilla = labels(&[("app.kubernetes.io/name", "argilla"), ("tier", "web")]);
+        let pods = [argilla.clone(), argilla, labels(&[("app", "redis")])];
+        assert_eq!(near_miss(&labels(&[("app.kubernetes.io/name", "argila")]), &pods), "2 pods carry app.kubernetes.io/name=argilla");
+        assert_eq!(near_miss(&labels(&[("k8s-app", "redis")]), &pods), "1 pod carries app=redis");
+        assert_eq!(near_miss(&labels(&[("app", "elasticsearch")]), &pods), "");
+    }
+
+    #[test]
+    fn short_values_are_not_alike() {
+        assert!(!similar("a", "b") && !similar("web", "db"));
+        assert!(similar("argila", "argilla") && similar("csv-worker", "csv-workers"));
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn an_empty_selector_selects_nothing() {
+        assert!(!selects(&Labels::new(), &labels(&[("a", "b")])));
+        assert!(selects(&labels(&[("a", "b")]), &labels(&[("a", "b"), ("c", "d")])));
+    }
+}
