@@ -13,6 +13,7 @@ mod icmp;
 mod kube;
 mod link;
 mod postgres;
+mod resolv;
 mod route;
 mod service;
 mod sysctl;
