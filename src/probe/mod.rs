@@ -12,13 +12,17 @@ mod http;
 mod icmp;
 mod kube;
 mod link;
+mod lookup;
 mod postgres;
+mod query;
 mod resolv;
 mod route;
 mod service;
 mod sysctl;
 mod tailscale;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod vllm;
 mod vxlan_wire;
 
