@@ -5,10 +5,13 @@
 
 pub mod net;
 
+mod basic_auth;
 mod dns;
 mod egress;
 mod flannel;
 mod http;
+mod http1;
+mod http_get;
 mod icmp;
 mod kube;
 mod link;
@@ -23,6 +26,7 @@ mod tailscale;
 mod tcp;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod vllm;
 mod vxlan_wire;
 

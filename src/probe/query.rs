@@ -3,7 +3,7 @@
 //! A connected UDP socket with `IP_RECVERR` (ip(7)) reports port-unreachable and host-unreachable as errno at once, where
 //! a resolver library only times out.
 
-use super::net::{connect, errno_word};
+use super::net::{connect, errno_word, io_word};
 use crate::vantage::Net;
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
@@ -118,8 +118,7 @@ async fn by_tcp(net: &Net, server: SocketAddrV4, name: &Name, until: Instant) ->
 async fn within<T>(until: Instant, io: impl Future<Output = io::Result<T>>) -> Result<T, String> {
     match timeout_at(until, io).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err("EOF".to_owned()),
-        Ok(Err(error)) => Err(errno_word(&error)),
+        Ok(Err(error)) => Err(io_word(&error)),
         Err(_) => Err("TIMEOUT".to_owned()),
     }
 }
