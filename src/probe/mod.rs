@@ -8,6 +8,7 @@ pub mod net;
 mod basic_auth;
 mod dns;
 mod egress;
+mod egress_route;
 mod flannel;
 mod http;
 mod http1;
