@@ -6,6 +6,7 @@
 pub mod net;
 
 mod basic_auth;
+mod der;
 mod dns;
 mod egress;
 mod egress_route;
@@ -17,6 +18,7 @@ mod icmp;
 mod kube;
 mod link;
 mod lookup;
+mod pg_wire;
 mod postgres;
 mod query;
 mod resolv;
