@@ -1,9 +1,16 @@
 //! `dns`: a name resolved as a client would, candidate by candidate, each with rcode and time.
 
+use super::lookup::{How, Lookup, lookup};
+use super::net::ms;
+use super::query::Transport;
+use super::resolv::{Nameserver, ResolvConf};
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Observation, clean};
+use crate::vantage::Vantage;
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
 
 /// A name resolved as a client would, candidate by candidate, each with rcode and time.
 pub(super) static KIND: Kind = Kind {
@@ -13,7 +20,7 @@ pub(super) static KIND: Kind = Kind {
     privilege: None,
     args: &[
         ("name", "the name; a trailing dot means absolute"),
-        ("server", "nameserver (absent: the first of the vantage's resolv.conf)"),
+        ("server", "nameserver, `ADDRESS` or `ADDRESS:PORT` (absent: the first of the vantage's resolv.conf)"),
         ("search", "search domains (absent: those of resolv.conf)"),
         ("ndots", "ndots (absent: that of resolv.conf)"),
         ("transport", "`udp` (default) or `tcp`"),
@@ -40,27 +47,129 @@ pub(super) static KIND: Kind = Kind {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Dns {
+    name: String,
     #[serde(default)]
-    name: Option<toml::Value>,
+    server: Option<Nameserver>,
     #[serde(default)]
-    server: Option<toml::Value>,
+    search: Option<Vec<String>>,
     #[serde(default)]
-    search: Option<toml::Value>,
+    ndots: Option<usize>,
     #[serde(default)]
-    ndots: Option<toml::Value>,
+    transport: Transport,
     #[serde(default)]
-    transport: Option<toml::Value>,
-    #[serde(default)]
-    all: Option<toml::Value>,
+    all: bool,
+}
+
+impl Dns {
+    async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
+        let how = How { transport: self.transport, all: self.all };
+        let found = match self.conf(vantage) {
+            Ok(conf) => lookup(&vantage.net, &conf, &self.name, how, deadline).await,
+            Err(reason) => Err(reason),
+        };
+        match found {
+            Ok(found) => observed(&found),
+            Err(reason) => Observation::could_not_look(reason),
+        }
+    }
+
+    /// resolv.conf with what the arguments say instead. It need not be readable if they say everything.
+    fn conf(&self, vantage: &Vantage) -> Result<ResolvConf, String> {
+        let mut conf = match (ResolvConf::of(vantage), &self.server) {
+            (Ok(conf), None) => conf,
+            (Ok(conf), Some(server)) => ResolvConf { server: server.0, ..conf },
+            (Err(_), Some(server)) if self.stands_alone() => ResolvConf::only(server.0),
+            (Err(reason), _) => return Err(reason),
+        };
+        if let Some(search) = &self.search {
+            conf.search.clone_from(search);
+        }
+        conf.ndots = self.ndots.unwrap_or(conf.ndots);
+        Ok(conf)
+    }
+
+    fn stands_alone(&self) -> bool {
+        self.name.ends_with('.') || (self.search.is_some() && self.ndots.is_some())
+    }
+}
+
+fn observed(found: &Lookup) -> Observation {
+    let mut seen = Observation::default();
+    found.note(&mut seen);
+    let first = found.candidates.first().map(|c| c.reply.rcode.clone());
+    seen.facts
+        .set("server", found.server.ip().to_string())
+        .set("resolved", found.answer().is_some())
+        .set("answer", found.address().map(|a| a.to_string()).unwrap_or_default())
+        .set("resolved_as", found.answer().map(|c| c.plain().to_owned()).unwrap_or_default())
+        .set("rcode", found.rcode())
+        .set("queries", found.queries())
+        .set("time_ms", ms(found.after))
+        .set_or_unknown("first_rcode", first, "no candidate")
+        .set("candidates", found.candidates.iter().map(|c| c.to_json()).collect::<Vec<Value>>());
+    seen
 }
 
 #[async_trait]
 impl Probe for Dns {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        self.look(&cx.vantage, cx.deadline).await
     }
 
     fn target(&self) -> String {
-        String::new()
+        let name = clean(&self.name, 253);
+        match &self.server {
+            Some(server) => format!("{name} @{}", server.0.ip()),
+            None => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::testing::{reply, serve};
+    use super::*;
+    use crate::probe::testing::vantage;
+    use hickory_resolver::proto::op::ResponseCode;
+    use serde_json::json;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn probe(with: toml::Table) -> Dns {
+        toml::Value::Table(with).try_into().unwrap()
+    }
+
+    #[tokio::test]
+    async fn facts_of_a_walk() {
+        let server = serve(Arc::new(|q, _| {
+            let found = q.queries[0].name().to_string() == "argilla.apps.svc.cluster.local.";
+            let (code, addresses) =
+                if found { (ResponseCode::NoError, vec!["10.43.71.170".parse().unwrap()]) } else { (ResponseCode::NXDomain, vec![]) };
+            vec![reply(q, code, &addresses).to_vec().unwrap()]
+        }))
+        .await;
+        let mut dns = probe(toml::toml! { name = "argilla.apps" });
+        dns.server = Some(Nameserver(server));
+        let seen = dns
+            .look(&vantage("search apps.svc.cluster.local svc.cluster.local\noptions ndots:5"), Instant::now() + Duration::from_secs(5))
+            .await;
+        let facts = seen.facts.known();
+        assert_eq!(facts["answer"], "10.43.71.170");
+        assert_eq!(facts["resolved_as"], "argilla.apps.svc.cluster.local");
+        assert_eq!((&facts["rcode"], &facts["first_rcode"], &facts["queries"]), (&json!("NOERROR"), &json!("NXDOMAIN"), &json!(2)));
+        assert_eq!(facts["candidates"][1]["answers"], json!(["10.43.71.170"]));
+        assert!(seen.evidence[1].text.starts_with("argilla.apps.svc.cluster.local. A -> NOERROR 10.43.71.170 ("), "{:?}", seen.evidence);
+    }
+
+    #[tokio::test]
+    async fn no_resolver_configuration_is_could_not_look() {
+        let mut nowhere = vantage("");
+        nowhere.files.resolv_conf = crate::vantage::Source::File("/nonexistent/resolv.conf".into());
+        let dns = probe(toml::toml! { name = "a" });
+        let seen = dns.look(&nowhere, Instant::now() + Duration::from_secs(1)).await;
+        assert!(seen.could_not_look.unwrap().contains("/nonexistent/resolv.conf"));
+        let dns = probe(toml::toml! { name = "a." server = "10.43.0.10" });
+        assert_eq!(dns.conf(&nowhere).unwrap().server, "10.43.0.10:53".parse().unwrap());
+        assert_eq!(dns.target(), "a. @10.43.0.10");
     }
 }

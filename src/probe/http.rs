@@ -1,9 +1,14 @@
 //! `http`: an HTTP(S) request, phase by phase.
 
+use super::http_get::{Exchange, HttpUrl, Stage, get};
+use super::net::ms;
+use super::resolv::Nameserver;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::Observation;
+use crate::vantage::Vantage;
 use async_trait::async_trait;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 /// An HTTP(S) request, phase by phase.
 pub(super) static KIND: Kind = Kind {
@@ -13,12 +18,12 @@ pub(super) static KIND: Kind = Kind {
     privilege: None,
     args: &[
         ("url", "URL"),
-        ("nameserver", "nameserver for the host name (absent: the vantage's own resolver)"),
+        ("nameserver", "nameserver for the host name, `ADDRESS` or `ADDRESS:PORT` (absent: the vantage's own resolver)"),
         ("status", "expected status, for the evidence only"),
     ],
     facts: &[
         fact("status", "number", "HTTP status; 0 if there was no answer"),
-        fact("error", "text", "errno word, TIMEOUT, `dns: ..`, `tls: ..`; empty if answered"),
+        fact("error", "text", "errno word, TIMEOUT, EOF, `dns: ..`, `tls: ..`, `not HTTP`; empty if answered"),
         fact("stage", "text", "where it stopped: resolve, connect, tls, send, headers, body, or done"),
         fact("address", "address", "address connected to"),
         fact("resolve_ms", "ms", "name resolution"),
@@ -35,21 +40,193 @@ pub(super) static KIND: Kind = Kind {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Http {
+    url: HttpUrl,
     #[serde(default)]
-    url: Option<toml::Value>,
+    nameserver: Option<Nameserver>,
     #[serde(default)]
-    nameserver: Option<toml::Value>,
-    #[serde(default)]
-    status: Option<toml::Value>,
+    status: Option<u16>,
+}
+
+impl Http {
+    async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
+        let nameserver = self.nameserver.map(|n| n.0);
+        match get(vantage, &self.url, nameserver, deadline).await {
+            Ok(exchange) => self.observed(&exchange),
+            Err(reason) => Observation::could_not_look(reason),
+        }
+    }
+
+    fn observed(&self, exchange: &Exchange) -> Observation {
+        let mut seen = Observation::default();
+        exchange.note(&mut seen, &self.url);
+        if let Some(expected) = self.status.filter(|expected| exchange.status > 0 && *expected != exchange.status) {
+            seen.note("http", format!("status {expected} was expected"));
+        }
+        facts(exchange, &mut seen);
+        seen
+    }
+}
+
+fn facts(exchange: &Exchange, seen: &mut Observation) {
+    let stopped = format!("stopped at {}: {}", exchange.stage.word(), exchange.error);
+    let answered = exchange.status > 0;
+    let text = |text: String| answered.then_some(text);
+    seen.facts
+        .set("status", exchange.status)
+        .set("error", exchange.error.as_str())
+        .set("stage", exchange.stage.word())
+        .set_or_unknown("address", exchange.address.map(|a| a.to_string()), &stopped)
+        .set_or_unknown("resolve_ms", exchange.resolve.map(ms), &stopped)
+        .set_or_unknown("connect_ms", exchange.connect.map(ms), &stopped)
+        .set_or_unknown("tls_ms", exchange.tls.map(ms), &stopped)
+        .set_or_unknown("first_byte_ms", exchange.first_byte.map(ms), &stopped)
+        .set("total_ms", ms(exchange.total))
+        .set_or_unknown("server", text(exchange.server.clone()), &stopped)
+        .set_or_unknown("body", text(exchange.text(2000)), &stopped);
+    if exchange.stage == Stage::Done && !exchange.body.is_empty() {
+        seen.note("http", exchange.text(300));
+    }
 }
 
 #[async_trait]
 impl Probe for Http {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        self.look(&cx.vantage, cx.deadline).await
     }
 
     fn target(&self) -> String {
-        String::new()
+        self.url.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::query::testing::{reply, serve};
+    use super::super::testing::{Ca, answer, http, listen, read_request, vantage};
+    use super::*;
+    use crate::check::Facts;
+    use hickory_resolver::proto::op::ResponseCode;
+    use std::net::Ipv4Addr;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+
+    fn probe(url: &str) -> Http {
+        Http { url: url.to_owned().try_into().unwrap(), nameserver: None, status: Some(200) }
+    }
+
+    async fn facts_of(probe: &Http, vantage: &Vantage) -> Facts {
+        probe.look(vantage, Instant::now() + Duration::from_millis(1500)).await.facts
+    }
+
+    fn words(facts: &Facts) -> (u64, &str, &str) {
+        let known = facts.known();
+        (known["status"].as_u64().unwrap(), known["stage"].as_str().unwrap(), known["error"].as_str().unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_its_phases() {
+        let asked = Arc::new(Mutex::new(String::new()));
+        let log = asked.clone();
+        let server = http(move |request| {
+            request.clone_into(&mut log.lock().unwrap());
+            answer("200 OK", "hello \u{1b}[31m")
+        });
+        let server = server.await;
+        let facts = facts_of(&probe(&format!("http://me:s3cret@{server}/a?b=c#d")), &vantage("")).await;
+        assert_eq!(words(&facts), (200, "done", ""));
+        assert_eq!((&facts.known()["server"], &facts.known()["body"]), (&"test".into(), &"hello \\u{1b}[31m".into()));
+        assert!(facts.unknowns().is_empty(), "{facts:?}");
+        let asked = asked.lock().unwrap();
+        assert!(asked.starts_with("GET /a?b=c HTTP/1.1\r\nhost: 127.0.0.1:") && asked.contains("Basic bWU6czNjcmV0"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_of_the_given_nameserver_and_passwords_never_show() {
+        let nameserver = serve(Arc::new(|q, _| {
+            let here = q.queries[0].name().to_string() == "here.";
+            let (code, at): (_, &[Ipv4Addr]) =
+                if here { (ResponseCode::NoError, &[Ipv4Addr::LOCALHOST]) } else { (ResponseCode::NXDomain, &[]) };
+            vec![reply(q, code, at).to_vec().unwrap()]
+        }))
+        .await;
+        let server = http(|_| answer("302 Found\r\nlocation: /x", "")).await;
+        let mut probe = probe(&format!("http://me:s3cret@here:{}/", server.port()));
+        probe.nameserver = Some(Nameserver(nameserver));
+        let seen = probe.look(&vantage(""), Instant::now() + Duration::from_secs(2)).await;
+        assert_eq!(words(&seen.facts), (302, "done", ""));
+        let shown = format!("{:?} {}", seen.evidence, probe.target());
+        assert!(!shown.contains("s3cret") && shown.contains("location /x") && shown.contains("200 was expected"), "{shown}");
+        let mut probe = self::probe("http://nowhere/");
+        probe.nameserver = Some(Nameserver(nameserver));
+        let facts = facts_of(&probe, &vantage("")).await;
+        assert_eq!(words(&facts), (0, "resolve", "dns: NXDOMAIN"));
+        assert_eq!(facts.unknowns()["connect_ms"], "stopped at resolve: dns: NXDOMAIN");
+    }
+
+    #[tokio::test]
+    async fn says_where_it_stopped() {
+        let closed = listen(|_| async {}).await;
+        let silent = listen(|stream| async move {
+            let _kept = stream;
+            std::future::pending().await
+        });
+        let silent = silent.await;
+        let garbage = http(|_| b"SSH-2.0-x\r\n\r\n".to_vec()).await;
+        let short = http(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc".to_vec()).await;
+        let endless = http(|_| [b"HTTP/1.1 200 OK\r\nx: ".to_vec(), vec![b'a'; 200_000]].concat()).await;
+        let long = http(|_| answer("200 OK", &"a".repeat(100_000))).await;
+        let cases = [
+            (silent, (0, "headers", "TIMEOUT")),
+            (garbage, (0, "headers", "not HTTP")),
+            (short, (200, "body", "EOF")),
+            (endless, (0, "headers", "headers too large")),
+            (long, (200, "done", "")),
+        ];
+        for (server, expected) in cases {
+            assert_eq!(words(&facts_of(&probe(&format!("http://{server}")), &vantage("")).await), expected);
+        }
+        let facts = facts_of(&probe(&format!("http://{closed}")), &vantage("")).await;
+        assert!(matches!(words(&facts), (0, _, "EOF" | "ECONNRESET" | "EPIPE")), "{facts:?}");
+    }
+
+    #[tokio::test]
+    async fn tls_errors_have_words() {
+        let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
+        let mut here = vantage("");
+        here.files.trust = Some(vec![ours.root.clone()]);
+        let cases = [
+            (ours.acceptor("127.0.0.1", 2999), (200, "done", "")),
+            (theirs.acceptor("127.0.0.1", 2999), (0, "tls", "tls: unknown issuer")),
+            (ours.acceptor("other.example", 2999), (0, "tls", "tls: wrong name")),
+            (ours.acceptor("127.0.0.1", 2001), (0, "tls", "tls: expired")),
+        ];
+        for (acceptor, expected) in cases {
+            let server = listen(move |stream| {
+                let acceptor = acceptor.clone();
+                async move {
+                    if let Ok(mut stream) = acceptor.accept(stream).await {
+                        read_request(&mut stream).await;
+                        let _ = stream.write_all(&answer("200 OK", "")).await;
+                        let _ = stream.shutdown().await;
+                    }
+                }
+            });
+            assert_eq!(words(&facts_of(&probe(&format!("https://{}", server.await)), &here).await), expected);
+        }
+        let plain = listen(|mut stream| async move {
+            let _ = stream.write_all(&answer("400 Bad Request", "")).await;
+            std::future::pending().await
+        });
+        let plain = plain.await;
+        let facts = facts_of(&probe(&format!("https://{plain}")), &here).await;
+        assert_eq!(words(&facts), (0, "tls", "tls: not TLS"));
+    }
+
+    #[test]
+    fn urls_are_checked() {
+        for url in ["ftp://a/", "a", "http://", "http://[::1]/", "http://a:99999/"] {
+            assert!(HttpUrl::try_from(url.to_owned()).is_err(), "{url}");
+        }
     }
 }

@@ -5,20 +5,32 @@
 
 pub mod net;
 
+mod basic_auth;
+mod der;
 mod dns;
 mod egress;
+mod egress_route;
 mod flannel;
 mod http;
+mod http1;
+mod http_get;
 mod icmp;
 mod kube;
 mod kube_client;
 mod link;
+mod lookup;
+mod pg_wire;
 mod postgres;
+mod query;
+mod resolv;
 mod route;
 mod service;
 mod sysctl;
 mod tailscale;
 mod tcp;
+#[cfg(test)]
+mod testing;
+mod tls;
 mod vllm;
 mod vxlan_wire;
 

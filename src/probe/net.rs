@@ -26,6 +26,14 @@ pub fn errno_word(error: &io::Error) -> String {
     }
 }
 
+/// [`errno_word`], and EOF where the peer closed the connection early.
+pub fn io_word(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
+        _ => errno_word(error),
+    }
+}
+
 /// A TCP connection that could not be made: the errno word and when it was known.
 #[derive(Clone, Debug)]
 pub struct ConnectError {
