@@ -42,3 +42,8 @@ impl Probe for Kube {
         String::new()
     }
 }
+
+/// Annotations of a node.
+pub(crate) async fn node_annotations(_cx: &Context, _node: &str) -> Result<std::collections::BTreeMap<String, String>, String> {
+    Err("not written yet".to_owned())
+}

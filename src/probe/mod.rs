@@ -5,6 +5,7 @@
 
 pub mod net;
 
+mod capture;
 mod dns;
 mod egress;
 mod flannel;
@@ -12,6 +13,7 @@ mod http;
 mod icmp;
 mod kube;
 mod link;
+mod netlink;
 mod postgres;
 mod route;
 mod service;
@@ -20,6 +22,9 @@ mod tailscale;
 mod tcp;
 mod vllm;
 mod vxlan_wire;
+
+#[cfg(test)]
+mod testnet;
 
 use crate::check::Observation;
 use crate::def::Inventory;
