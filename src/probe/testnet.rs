@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
@@ -232,8 +232,7 @@ impl Node {
     /// Deletes the route to the peer's pods.
     pub(crate) async fn forget_route(&self) {
         let subnet = if self.vantage.id == "tethys" { SUBNET_CALYPSO } else { SUBNET_TETHYS };
-        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(subnet, 24).build();
-        route.attributes.retain(|a| matches!(a, RouteAttribute::Destination(_)));
-        self.handle.route().del(route).execute().await.expect("route");
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(subnet, 24).protocol(RouteProtocol::Boot);
+        self.handle.route().del(route.scope(RouteScope::Universe).build()).execute().await.expect("route");
     }
 }
