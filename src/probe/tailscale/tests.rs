@@ -102,8 +102,11 @@ fn an_answer_of_another_shape_is_unknown_not_false() {
     assert!(facts.get("running").is_none() && facts.unknowns()["running"].contains("unexpected shape"));
 }
 
-/// A tailscaled that gives one raw answer per path; `None` closes the connection.
-fn serve(ns: &NetNs, name: &str, answer: fn(&str) -> Option<Vec<u8>>) {
+/// A raw answer for a path; `None` closes the connection.
+type Answer = fn(&str) -> Option<Vec<u8>>;
+
+/// A tailscaled that answers every connection once.
+fn serve(ns: &NetNs, name: &str, answer: Answer) {
     let address = SocketAddr::from_abstract_name(name).unwrap();
     let listener = ns.with(|| UnixListener::bind_addr(&address)).unwrap().unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -151,7 +154,7 @@ async fn ns_an_abstract_socket_of_the_namespace_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_html_an_endless_body_and_a_closed_connection_are_unknown() {
-    let answers: [fn(&str) -> Option<Vec<u8>>; 4] = [
+    let answers: [Answer; 4] = [
         |_| Some(http("<html>no</html>")),
         |_| Some([b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n".to_vec(), vec![b'x'; 5_000_000]].concat()),
         |_| None,
