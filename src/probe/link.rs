@@ -1,8 +1,10 @@
 //! `link`: a network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included.
 
+use super::netlink::{Device, Netlink};
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 /// A network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included.
@@ -40,19 +42,135 @@ pub(super) static KIND: Kind = Kind {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Link {
+    name: String,
     #[serde(default)]
-    name: Option<toml::Value>,
-    #[serde(default)]
-    other: Option<toml::Value>,
+    other: Option<String>,
 }
 
 #[async_trait]
 impl Probe for Link {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        self.look(cx).await.unwrap_or_else(Observation::could_not_look)
     }
 
     fn target(&self) -> String {
-        String::new()
+        self.name.clone()
+    }
+}
+
+impl Link {
+    async fn look(&self, cx: &Context) -> Result<Observation, String> {
+        let netlink = Netlink::open(&cx.vantage.net, cx.deadline)?;
+        let devices = netlink.devices().await?;
+        let mut seen = Observation::default();
+        match named(&devices, &self.name) {
+            Some(device) => {
+                let addresses = netlink.addresses(device.index).await?;
+                seen.note("netlink", describe(device, &addresses));
+                own_facts(&mut seen.facts, device, &addresses);
+                parent_facts(&mut seen.facts, &netlink, &devices, device).await?;
+            }
+            None => absent(&mut seen.facts, &self.name),
+        }
+        other_facts(&mut seen.facts, &devices, self.other.as_deref());
+        Ok(seen)
+    }
+}
+
+fn named<'a>(devices: &'a [Device], name: &str) -> Option<&'a Device> {
+    devices.iter().find(|d| d.name == name)
+}
+
+fn absent(facts: &mut Facts, name: &str) {
+    facts.set("present", false);
+    let reason = format!("no such device: {name}");
+    for doc in KIND.facts.iter().filter(|doc| !doc.path.starts_with("other_")) {
+        facts.unknown(doc.path, reason.as_str());
+    }
+}
+
+fn own_facts(facts: &mut Facts, device: &Device, addresses: &[Ipv4Net]) {
+    facts.set("present", true).set("up", device.up).set("index", device.index).set("kind", device.kind.as_str());
+    facts.set("mtu", device.mtu).set("mac", device.mac.as_str()).set("addresses", texts(addresses));
+    facts.set("tx_dropped", device.stats.tx_dropped);
+    let vxlan = device.vxlan.clone().unwrap_or_default();
+    let reason = if device.vxlan.is_some() { "the kernel did not say" } else { "not a VXLAN device" };
+    facts.set_or_unknown("vni", vxlan.vni, reason).set_or_unknown("port", vxlan.port, reason);
+    facts.set_or_unknown("local", vxlan.local.map(|a| a.to_string()), reason).set_or_unknown("learning", vxlan.learning, reason);
+}
+
+async fn parent_facts(facts: &mut Facts, netlink: &Netlink, devices: &[Device], device: &Device) -> Result<(), String> {
+    let parent = device.parent.and_then(|index| devices.iter().find(|d| d.index == index));
+    facts.set("parent", parent.map_or(String::new(), |p| clean(&p.name, 64))).set("parent_present", parent.is_some());
+    let reason = "no device below";
+    facts.set_or_unknown("parent_mtu", parent.map(|p| p.mtu), reason).set_or_unknown("parent_index", parent.map(|p| p.index), reason);
+    match parent {
+        Some(parent) => facts.set("parent_addresses", texts(&netlink.addresses(parent.index).await?)),
+        None => facts.unknown("parent_addresses", reason),
+    };
+    Ok(())
+}
+
+fn other_facts(facts: &mut Facts, devices: &[Device], other: Option<&str>) {
+    let Some(name) = other else {
+        for path in ["other_present", "other_index", "other_mtu"] {
+            facts.unknown(path, "no other device was asked for");
+        }
+        return;
+    };
+    let device = named(devices, name);
+    let reason = format!("no such device: {name}");
+    facts.set("other_present", device.is_some());
+    facts.set_or_unknown("other_index", device.map(|d| d.index), &reason).set_or_unknown("other_mtu", device.map(|d| d.mtu), &reason);
+}
+
+fn texts(addresses: &[Ipv4Net]) -> Vec<String> {
+    addresses.iter().map(Ipv4Net::to_string).collect()
+}
+
+fn describe(device: &Device, addresses: &[Ipv4Net]) -> String {
+    let state = if device.up { "up" } else { "down" };
+    format!(
+        "{} {} kind {} {state} mtu {} mac {} addresses {}",
+        device.index,
+        device.name,
+        device.kind,
+        device.mtu,
+        device.mac,
+        texts(addresses).join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::probe::testnet::{self, two_nodes};
+    use serde_json::json;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ns_a_vxlan_device_with_its_parent() {
+        let nodes = two_nodes().await;
+        let seen = testnet::observe("link", "name = 'flannel.1'\nother = 'tailscale0'", &nodes.tethys, None).await;
+        let facts = seen.facts.to_json();
+        assert_eq!(facts["present"], true);
+        assert_eq!((&facts["up"], &facts["kind"], &facts["mtu"]), (&json!(true), &json!("vxlan"), &json!(1230)));
+        assert_eq!((&facts["vni"], &facts["port"], &facts["learning"]), (&json!(1), &json!(8472), &json!(false)));
+        assert_eq!((&facts["mac"], &facts["local"]), (&json!("02:00:00:00:00:01"), &json!("100.95.51.125")));
+        assert_eq!(facts["addresses"], json!(["10.42.0.0/32"]));
+        assert_eq!((&facts["parent"], &facts["parent_present"], &facts["parent_mtu"]), (&json!("tailscale0"), &json!(true), &json!(1280)));
+        assert_eq!(facts["parent_addresses"], json!(["100.95.51.125/32"]));
+        assert_eq!((&facts["other_present"], &facts["other_index"]), (&json!(true), &facts["parent_index"]));
+        assert!(seen.facts.get("index").and_then(|i| i.as_i64()) > seen.facts.get("parent_index").and_then(|i| i.as_i64()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ns_an_absent_device_is_a_fact_and_a_device_that_is_down_is_not_up() {
+        let nodes = two_nodes().await;
+        let seen = testnet::observe("link", "name = 'flannel.9'", &nodes.tethys, None).await;
+        assert_eq!(seen.could_not_look, None);
+        assert_eq!(seen.facts.get("present"), Some(&json!(false)));
+        assert_eq!(seen.facts.unknowns()["mtu"], "no such device: flannel.9");
+        nodes.tethys.down("flannel.1").await;
+        let seen = testnet::observe("link", "name = 'flannel.1'", &nodes.tethys, None).await;
+        assert_eq!((seen.facts.get("present"), seen.facts.get("up")), (Some(&json!(true)), Some(&json!(false))));
     }
 }

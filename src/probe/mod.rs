@@ -7,6 +7,7 @@ pub mod net;
 
 mod basic_auth;
 mod der;
+mod capture;
 mod dns;
 mod egress;
 mod egress_route;
@@ -20,6 +21,7 @@ mod kube_client;
 mod link;
 mod lookup;
 mod pg_wire;
+mod netlink;
 mod postgres;
 mod query;
 mod resolv;
@@ -33,6 +35,9 @@ mod testing;
 mod tls;
 mod vllm;
 mod vxlan_wire;
+
+#[cfg(test)]
+mod testnet;
 
 use crate::check::Observation;
 use crate::def::Inventory;

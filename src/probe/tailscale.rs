@@ -1,9 +1,18 @@
 //! `tailscale`: tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer.
 
+mod local_api;
+mod status;
+
+use super::net::errno_word;
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation, clean};
+use crate::vantage::{UnixAddress, VantageKind};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use status::{Peer, Prefs, Status, first_ipv4};
+use std::net::Ipv4Addr;
 
 /// tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer.
 pub(super) static KIND: Kind = Kind {
@@ -33,6 +42,7 @@ pub(super) static KIND: Kind = Kind {
         fact("peer.relay", "text", "DERP region when relayed; empty if direct"),
         fact("peer.endpoint", "text", "current endpoint"),
         fact("peer.expired", "bool", "its key has expired"),
+        fact("peer.active", "bool", "there was traffic in the last minutes; an idle peer has no path in use"),
     ],
     decode: decode::<Tailscale>,
 };
@@ -41,16 +51,179 @@ pub(super) static KIND: Kind = Kind {
 #[serde(deny_unknown_fields)]
 struct Tailscale {
     #[serde(default)]
-    peer: Option<toml::Value>,
+    peer: Option<Ipv4Addr>,
 }
 
 #[async_trait]
 impl Probe for Tailscale {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        if cx.vantage.kind != VantageKind::Node {
+            return Observation::could_not_look("no tailscaled is expected at this vantage");
+        }
+        match &cx.vantage.files.tailscale_socket {
+            Some(socket) => self.ask(cx, socket).await,
+            None => without_daemon("absent", "no socket of tailscaled is known", false),
+        }
     }
 
     fn target(&self) -> String {
-        String::new()
+        self.peer.map_or_else(|| "tailscaled".to_owned(), |peer| format!("tailscaled, peer {peer}"))
     }
 }
+
+impl Tailscale {
+    async fn ask(&self, cx: &Context, socket: &UnixAddress) -> Observation {
+        let first = match local_api::connect(&cx.vantage.net, socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let reason = format!("cannot connect to {socket}: {}", errno_word(&error));
+                return match local_api::daemon_word(&error) {
+                    Some(word) => without_daemon(word, &reason, true),
+                    None => Observation::could_not_look(reason),
+                };
+            }
+        };
+        let prefs = async {
+            let second = local_api::connect(&cx.vantage.net, socket).map_err(|e| errno_word(&e))?;
+            local_api::get(second, "/localapi/v0/prefs", cx.deadline).await
+        };
+        let (status, prefs) = tokio::join!(local_api::get(first, "/localapi/v0/status", cx.deadline), prefs);
+        self.report(status.and_then(read::<Status>), prefs.and_then(read::<Prefs>), Utc::now())
+    }
+
+    fn report(&self, status: Result<Status, String>, prefs: Result<Prefs, String>, now: DateTime<Utc>) -> Observation {
+        let mut seen = Observation::default();
+        let facts = &mut seen.facts;
+        match &status {
+            Ok(status) => {
+                facts.set("daemon", "answers");
+                own_facts(facts, status, now);
+                exit_facts(facts, status, &prefs);
+                peer_facts(facts, status, self.peer, now);
+            }
+            Err(reason) => unknown_rest(facts, &clean(reason, 300)),
+        }
+        prefs_facts(facts, &prefs);
+        if let Ok(status) = &status {
+            seen.note("tailscale", describe(status));
+        }
+        for reason in [status.as_ref().err(), prefs.as_ref().err()].into_iter().flatten() {
+            seen.note("error", reason);
+        }
+        seen
+    }
+}
+
+/// The socket has no listener. `sure` is false where we only do not know the socket.
+fn without_daemon(word: &str, reason: &str, sure: bool) -> Observation {
+    let mut seen = Observation::default();
+    seen.facts.set("daemon", word);
+    if sure {
+        seen.facts.set("running", false).set("backend_state", "");
+    }
+    unknown_rest(&mut seen.facts, reason);
+    seen.note("error", reason);
+    seen
+}
+
+/// Everything that is not known by now is unknown.
+fn unknown_rest(facts: &mut Facts, reason: &str) {
+    for doc in KIND.facts {
+        facts.unknown(doc.path, reason);
+    }
+}
+
+fn read<T: DeserializeOwned>(document: serde_json::Value) -> Result<T, String> {
+    serde_json::from_value(document).map_err(|e| format!("tailscaled's answer has an unexpected shape: {e}"))
+}
+
+fn own_facts(facts: &mut Facts, status: &Status, now: DateTime<Utc>) {
+    facts.set("running", status.backend_state == "Running").set("backend_state", clean(&status.backend_state, 64));
+    facts
+        .set("version", clean(&status.version, 64))
+        .set("addresses", texts(&status.addresses, 64))
+        .set("health", texts(&status.health, 400));
+    match &status.own {
+        Some(own) => facts.set("key_expired", expired(own, now)),
+        None => facts.unknown("key_expired", "tailscaled says nothing about this node"),
+    };
+}
+
+fn exit_facts(facts: &mut Facts, status: &Status, prefs: &Result<Prefs, String>) {
+    let prefs = prefs.as_ref();
+    let in_use = status.uses_exit_node(prefs.ok());
+    let no_prefs = prefs.err().map_or("", |e| e.as_str());
+    facts.set_or_unknown("exit_node_in_use", in_use, no_prefs);
+    let peer = status.exit_peer(prefs.ok());
+    let used = status.exit_node_status.as_ref();
+    let address = used.and_then(|e| first_ipv4(&e.addresses)).or_else(|| peer.and_then(|p| first_ipv4(&p.addresses)));
+    match in_use {
+        Some(true) => {
+            facts.set_or_unknown("exit_node_address", address.map(|a| a.to_string()), "tailscaled does not say which one");
+            facts.set_or_unknown("exit_node_online", used.map(|e| e.online), "the selected exit node is not in the network map");
+            facts.set("exit_node_offered", peer.is_some_and(|p| p.exit_node_option));
+        }
+        Some(false) => {
+            facts.set("exit_node_address", "");
+            facts.unknown("exit_node_online", "no exit node is in use").unknown("exit_node_offered", "no exit node is in use");
+        }
+        None => {
+            for path in ["exit_node_address", "exit_node_online", "exit_node_offered"] {
+                facts.unknown(path, no_prefs);
+            }
+        }
+    }
+}
+
+fn prefs_facts(facts: &mut Facts, prefs: &Result<Prefs, String>) {
+    match prefs {
+        Ok(prefs) => {
+            facts.set("exit_node_lan_access", prefs.exit_node_allow_lan_access).set("accept_dns", prefs.corp_dns);
+            facts.set("is_exit_node", prefs.advertise_routes.iter().any(|r| r == "0.0.0.0/0"));
+        }
+        Err(reason) => {
+            for path in ["exit_node_lan_access", "accept_dns", "is_exit_node"] {
+                facts.unknown(path, clean(reason, 300));
+            }
+        }
+    }
+}
+
+fn peer_facts(facts: &mut Facts, status: &Status, asked: Option<Ipv4Addr>, now: DateTime<Utc>) {
+    let found = asked.and_then(|address| status.peer_with(address));
+    if let Some(peer) = found {
+        let direct = !peer.cur_addr.is_empty();
+        let endpoint = if direct { &peer.cur_addr } else { &peer.peer_relay };
+        facts.set("peer.online", peer.online).set("peer.direct", direct).set("peer.active", peer.active);
+        facts.set("peer.relay", if direct { String::new() } else { clean(&peer.relay, 64) });
+        facts.set("peer.endpoint", clean(endpoint, 64)).set("peer.expired", expired(peer, now));
+    }
+    let reason = match asked {
+        Some(address) => {
+            facts.set("peer.present", found.is_some());
+            format!("{address} is not in the network map")
+        }
+        None => "no peer was asked for".to_owned(),
+    };
+    for doc in KIND.facts.iter().filter(|doc| doc.path.starts_with("peer.")) {
+        facts.unknown(doc.path, reason.as_str());
+    }
+}
+
+/// A key has expired when its time has passed; tailscaled itself then only says NeedsLogin.
+fn expired(peer: &Peer, now: DateTime<Utc>) -> bool {
+    let expiry = peer.key_expiry.as_deref().and_then(|t| DateTime::parse_from_rfc3339(t).ok());
+    peer.expired || expiry.is_some_and(|t| t < now)
+}
+
+fn texts(list: &[String], most: usize) -> Vec<String> {
+    list.iter().take(32).map(|text| clean(text.trim(), most)).collect()
+}
+
+fn describe(status: &Status) -> String {
+    let exit = status.exit_node_status.as_ref().map_or("none".to_owned(), |e| e.addresses.join(" "));
+    format!("BackendState {}, addresses {}, exit node {exit}", status.backend_state, status.addresses.join(" "))
+}
+
+#[cfg(test)]
+mod tests;

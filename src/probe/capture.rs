@@ -1,0 +1,226 @@
+//! Watching VXLAN packets on an underlay device with an AF_PACKET socket (packet(7)).
+//!
+//! The socket is of the cooked kind: a packet begins with its IPv4 header on Ethernet-like devices and on TUN alike. A
+//! classic BPF filter lets nothing through but UDP to the VXLAN port, so that busy devices cost nothing.
+
+use super::net::errno_word;
+use crate::vantage::Net;
+use pnet::datalink::{self, Channel, ChannelType, Config, DataLinkReceiver, NetworkInterface};
+use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
+use pnet::packet::icmp::{IcmpPacket, IcmpType};
+use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ipv4::Ipv4Packet;
+use pnet::packet::vxlan::VxlanPacket;
+use socket2::{Domain, SockFilter, Socket, Type};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Bytes of each packet that are kept: enough for both headers and the marker.
+const SNAP: u32 = 160;
+/// How long a read waits; also how soon the thread notices that it shall end.
+const TICK: Duration = Duration::from_millis(50);
+/// Longest time for emptying the socket after the end.
+const DRAIN: Duration = Duration::from_millis(250);
+/// Most packets kept.
+const MOST: usize = 1024;
+/// IPv4, UDP, VXLAN (RFC 7348), Ethernet: length of the headers without options.
+const UDP_HEADER: usize = 8;
+const VXLAN_HEADER: usize = 8;
+const ETHERNET_HEADER: usize = 14;
+const ICMP_HEADER: usize = 8;
+
+/// One of our own ICMP packets inside a VXLAN packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outer {
+    pub(super) source: Ipv4Addr,
+    pub(super) destination: Ipv4Addr,
+    pub(super) vni: u32,
+    /// Inner destination hardware address.
+    pub(super) inner_mac: String,
+    pub(super) inner_source: Ipv4Addr,
+    pub(super) inner_destination: Ipv4Addr,
+    pub(super) icmp: IcmpType,
+}
+
+/// A running capture; see [`Capture::finish`]. When it is dropped its thread ends within a moment.
+pub(super) struct Capture {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Vec<Outer>, String>>>,
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Capture {
+    /// Starts to watch a device for VXLAN packets that carry an ICMP packet whose data begins with `marker`.
+    /// The thread ends by `until` in any case. Errors: no such device, or the missing privilege.
+    pub(super) fn start(net: &Net, device: &str, port: u16, marker: &[u8], until: Instant) -> Result<Self, String> {
+        let opened = net.with(|| open(device, port)).map_err(|e| format!("cannot enter the network: {e}"))?;
+        let mut packets = opened?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (flag, marker) = (stop.clone(), marker.to_vec());
+        let thread = thread::Builder::new().name("capture".to_owned());
+        let thread =
+            thread.spawn(move || watch(packets.as_mut(), &marker, &flag, until)).map_err(|e| format!("cannot start a thread: {e}"))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends the capture and gives what it saw. The socket is emptied first.
+    pub(super) async fn finish(mut self) -> Result<Vec<Outer>, String> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
+        match tokio::task::spawn_blocking(move || thread.join()).await {
+            Ok(Ok(result)) => result,
+            _ => Err("the capture thread ended badly".to_owned()),
+        }
+    }
+}
+
+fn open(device: &str, port: u16) -> Result<Box<dyn DataLinkReceiver>, String> {
+    let index = nix::net::if_::if_nametoindex(device).map_err(|_| format!("no device {device}"))?;
+    socket(index, device, port).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => "capturing packets needs CAP_NET_RAW".to_owned(),
+        _ => format!("cannot capture on {device}: {}", errno_word(&error)),
+    })
+}
+
+fn socket(index: u32, device: &str, port: u16) -> io::Result<Box<dyn DataLinkReceiver>> {
+    // Protocol 0 receives nothing until pnet binds the socket, so nothing comes in before the filter is attached.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+    socket.attach_filter(&filter(port))?;
+    // Only ETH_P_ALL sockets see packets that leave.
+    let every = ChannelType::Layer3(libc::ETH_P_ALL as u16);
+    let interface = NetworkInterface { name: device.to_owned(), description: String::new(), index, mac: None, ips: Vec::new(), flags: 0 };
+    let config = Config {
+        channel_type: every,
+        read_timeout: Some(TICK),
+        promiscuous: false,
+        socket_fd: Some(socket.into_raw_fd()),
+        ..Config::default()
+    };
+    match datalink::channel(&interface, config)? {
+        Channel::Ethernet(_, receiver) => Ok(receiver),
+        _ => Err(io::Error::other("an unknown kind of channel")),
+    }
+}
+
+/// Classic BPF (Documentation/networking/filter.rst): whole IPv4 UDP packets to a port.
+fn filter(port: u16) -> [SockFilter; 11] {
+    const PROTOCOL: u32 = 0xffff_f000; // SKF_AD_OFF + SKF_AD_PROTOCOL
+    let op = |code: u32, yes, no, value| SockFilter::new(code as u16, yes, no, value);
+    let (half, byte) = (libc::BPF_LD | libc::BPF_H, libc::BPF_LD | libc::BPF_B);
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    [
+        op(half | libc::BPF_ABS, 0, 0, PROTOCOL),
+        op(equal, 0, 8, libc::ETH_P_IP as u32),
+        op(byte | libc::BPF_ABS, 0, 0, 9), // IPv4 protocol
+        op(equal, 0, 6, libc::IPPROTO_UDP as u32),
+        op(half | libc::BPF_ABS, 0, 0, 6), // fragment offset: a later fragment has no ports
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 4, 0, 0x1fff),
+        op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0), // length of the IPv4 header
+        op(half | libc::BPF_IND, 0, 0, 2),                        // UDP destination port
+        op(equal, 0, 1, u32::from(port)),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, SNAP),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+}
+
+fn watch(packets: &mut dyn DataLinkReceiver, marker: &[u8], stop: &AtomicBool, until: Instant) -> Result<Vec<Outer>, String> {
+    let mut seen = Vec::new();
+    let mut until = until;
+    let mut ending = false;
+    loop {
+        let quiet = match packets.next() {
+            Ok(packet) => {
+                seen.extend(parse(packet, marker).filter(|_| seen.len() < MOST));
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+            Err(error) => return Err(format!("the capture broke off: {}", errno_word(&error))),
+        };
+        if ending && quiet || Instant::now() >= until {
+            return Ok(seen);
+        }
+        if !ending && stop.load(Ordering::Relaxed) {
+            ending = true;
+            until = until.min(Instant::now() + DRAIN);
+        }
+    }
+}
+
+/// Takes a packet apart; `None` unless it is one of ours. Any bytes may come: every slice is checked.
+fn parse(packet: &[u8], marker: &[u8]) -> Option<Outer> {
+    let outer = Ipv4Packet::new(packet)?;
+    let vxlan = VxlanPacket::new(packet.get(header_length(&outer) + UDP_HEADER..)?)?;
+    let frame = EthernetPacket::new(packet.get(header_length(&outer) + UDP_HEADER + VXLAN_HEADER..)?)?;
+    let inner_bytes = packet.get(header_length(&outer) + UDP_HEADER + VXLAN_HEADER + ETHERNET_HEADER..)?;
+    let inner = Ipv4Packet::new(inner_bytes)?;
+    let icmp_bytes = inner_bytes.get(header_length(&inner)..)?;
+    let icmp = IcmpPacket::new(icmp_bytes)?;
+    let ours = frame.get_ethertype() == EtherTypes::Ipv4
+        && inner.get_next_level_protocol() == IpNextHeaderProtocols::Icmp
+        && icmp_bytes.get(ICMP_HEADER..)?.starts_with(marker);
+    ours.then(|| Outer {
+        source: outer.get_source(),
+        destination: outer.get_destination(),
+        vni: vxlan.get_vni(),
+        inner_mac: frame.get_destination().to_string(),
+        inner_source: inner.get_source(),
+        inner_destination: inner.get_destination(),
+        icmp: icmp.get_icmp_type(),
+    })
+}
+
+fn header_length(packet: &Ipv4Packet) -> usize {
+    usize::from(packet.get_header_length()) * 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A VXLAN packet as flannel sends it: echo request 10.42.0.0 -> 10.42.2.7.
+    fn packet(marker: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 100, 95, 51, 125, 100, 83, 53, 38];
+        bytes.extend([0xd4, 0x19, 0x21, 0x18, 0, 0, 0, 0]);
+        bytes.extend([8, 0, 0, 0, 0, 0, 1, 0]);
+        bytes.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
+        bytes.extend([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 42, 0, 0, 10, 42, 2, 7]);
+        bytes.extend([8, 0, 0, 0, 0, 1, 0, 1]);
+        bytes.extend(marker);
+        bytes
+    }
+
+    #[test]
+    fn our_own_packets_are_told_by_their_marker() {
+        let seen = parse(&packet(b"fathom-1"), b"fathom-1").unwrap();
+        assert_eq!((seen.source.to_string(), seen.destination.to_string()), ("100.95.51.125".to_owned(), "100.83.53.38".to_owned()));
+        assert_eq!((seen.vni, seen.inner_mac.as_str(), seen.icmp.0), (1, "02:00:00:00:00:02", 8));
+        assert_eq!(seen.inner_destination, Ipv4Addr::new(10, 42, 2, 7));
+        assert_eq!(parse(&packet(b"fathom-2"), b"fathom-1"), None);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let whole = packet(b"fathom-1");
+        for length in 0..whole.len() {
+            parse(&whole[..length], b"fathom-1");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 0x40, 0x4f, 0xff] {
+                let mut broken = whole.clone();
+                broken[at] = value;
+                parse(&broken, b"fathom-1");
+            }
+        }
+    }
+}
