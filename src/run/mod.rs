@@ -1,5 +1,7 @@
 //! Running a plan.
 
 pub mod event;
+pub mod state;
 
 pub use event::{Planned, RunEvent};
+pub use state::Run;
