@@ -3,6 +3,8 @@
 pub mod build;
 pub mod human;
 pub mod json;
+pub mod page;
+pub mod text;
 
 use crate::check::{Evidence, Grade, Verdict};
 use crate::vantage::{Transport, VantageKind};
@@ -14,6 +16,14 @@ use std::collections::BTreeMap;
 
 /// The schema's name and version. Adding a field is a minor change; anything else is `/2`.
 pub const SCHEMA: &str = "fathom.report/1";
+
+/// The layers of the network, by number.
+pub const LAYERS: [(u8, &str); 4] = [(1, "Physical"), (2, "Kubernetes"), (3, "Service"), (4, "Application")];
+
+/// A layer's name; `Other` for a number that is not 1 to 4.
+pub fn layer_name(layer: u8) -> &'static str {
+    LAYERS.iter().find(|(number, _)| *number == layer).map_or("Other", |(_, name)| name)
+}
 
 /// Everything about one run.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -1,1 +1,4 @@
 //! What a person sees.
+
+#[cfg(test)]
+pub(crate) mod fixture;
