@@ -1,0 +1,184 @@
+//! A stand-in for CoreDNS: kubernetes, hosts, cache and forward plugins; health, ready and metrics.
+
+use super::super::ServerHandle;
+use super::super::http::{self, Style, answer as http_answer};
+use super::answer::{Answer, Answers, Question, name};
+use super::forward::Forwarder;
+use super::metrics::Metrics;
+use crate::twin::cluster::{Cluster, Lookup, Resource};
+use crate::vantage::Net;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::rdata::SOA;
+use hyper::StatusCode;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// TTL of the kubernetes plugin's records, in seconds (its default).
+const ZONE_TTL: u32 = 5;
+/// TTL of `NodeHosts` records after the cache plugin has capped them, in seconds.
+const HOSTS_TTL: u32 = 30;
+
+/// What to serve and where.
+#[derive(Clone, Debug)]
+pub struct CoreDns {
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// Port of the DNS service: 53.
+    pub port: u16,
+    /// Ports of `/health`, `/ready` and `/metrics`: 8080, 8181, 9153.
+    pub http_ports: [u16; 3],
+    /// Where other names are forwarded to, in the order in which they are tried.
+    pub upstreams: Vec<SocketAddrV4>,
+}
+
+impl CoreDns {
+    /// With the ports of K3s' CoreDNS.
+    pub fn new(address: Ipv4Addr, upstreams: Vec<SocketAddrV4>) -> Self {
+        Self { address, port: 53, http_ports: [8080, 8181, 9153], upstreams }
+    }
+
+    /// Starts it: DNS by UDP and TCP, and its three HTTP ports.
+    pub fn serve(self, net: &Net, cluster: Cluster) -> io::Result<CoreDnsHandle> {
+        let metrics = Arc::new(Metrics::new());
+        let forwarder = Arc::new(Forwarder::new(net.clone(), self.upstreams, metrics.clone()));
+        let plugins = Plugins { cluster, forwarder: forwarder.clone(), metrics: metrics.clone() };
+        let dns = super::serve(net, SocketAddrV4::new(self.address, self.port), plugins)?;
+        let page = |port, path, text: Text| serve_page(net, SocketAddrV4::new(self.address, port), path, text);
+        let [health, ready, scrape] = self.http_ports;
+        let pages = vec![
+            page(health, "/health", Arc::new(|| "OK".to_owned()))?,
+            page(ready, "/ready", Arc::new(|| "OK".to_owned()))?,
+            page(scrape, "/metrics", Arc::new(move || metrics.render()))?,
+        ];
+        Ok(CoreDnsHandle { dns, pages, forwarder })
+    }
+}
+
+/// A running CoreDNS.
+pub struct CoreDnsHandle {
+    dns: ServerHandle,
+    pages: Vec<ServerHandle>,
+    forwarder: Arc<Forwarder>,
+}
+
+impl CoreDnsHandle {
+    /// Where it answers DNS.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.dns.address()
+    }
+
+    /// Where it serves `/health`, `/ready` and `/metrics`.
+    pub fn http_addresses(&self) -> Vec<SocketAddrV4> {
+        self.pages.iter().filter_map(ServerHandle::address).collect()
+    }
+
+    /// Replaces the upstream resolvers, and forgets what the old ones have said.
+    pub fn set_upstreams(&self, upstreams: Vec<SocketAddrV4>) {
+        self.forwarder.set_upstreams(upstreams);
+        self.forwarder.flush();
+    }
+
+    /// Empties the cache, as a restart does.
+    pub fn flush(&self) {
+        self.forwarder.flush();
+    }
+
+    /// Stops all of it.
+    pub async fn stop(self) {
+        self.dns.stop().await;
+        for page in self.pages {
+            page.stop().await;
+        }
+    }
+}
+
+type Text = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Serves one text page; every other path is Go's 404.
+fn serve_page(net: &Net, address: SocketAddrV4, path: &'static str, text: Text) -> io::Result<ServerHandle> {
+    http::serve(net, address, None, Style::Title, move |_, request| {
+        let (status, body) = if request.uri().path() == path {
+            (StatusCode::OK, text())
+        } else {
+            (StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
+        };
+        let content_type = if path == "/metrics" && status == StatusCode::OK {
+            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        } else {
+            "text/plain; charset=utf-8"
+        };
+        async move { http_answer(status, &[("content-type", content_type)], body) }
+    })
+}
+
+struct Plugins {
+    cluster: Cluster,
+    forwarder: Arc<Forwarder>,
+    metrics: Arc<Metrics>,
+}
+
+impl Answers for Plugins {
+    async fn answer(&self, question: &Question) -> Answer {
+        let started = Instant::now();
+        let answer = match self.local(question) {
+            Some(answer) => answer,
+            None => self.forwarder.resolve(question).await,
+        };
+        self.metrics.answered(question, answer.code, started.elapsed());
+        answer
+    }
+}
+
+impl Plugins {
+    /// What it knows itself; `None` is left to the upstream resolvers.
+    fn local(&self, question: &Question) -> Option<Answer> {
+        let domain = self.cluster.domain();
+        if question.text == domain || question.text.ends_with(&format!(".{domain}")) {
+            return Some(self.zone(question, &domain));
+        }
+        self.reverse(question).or_else(|| self.hosts(question))
+    }
+
+    /// The kubernetes plugin.
+    fn zone(&self, question: &Question, domain: &str) -> Answer {
+        let soa = || {
+            let serial = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(u32::MAX);
+            let server = name(&format!("ns.dns.{domain}")).ok()?;
+            Some(SOA::new(server, name(&format!("hostmaster.{domain}")).ok()?, serial, 7200, 1800, 86400, 5))
+        };
+        let found = match self.cluster.dns_lookup(&question.text) {
+            Lookup::NoSuchName => Answer::empty(ResponseCode::NXDomain).soa(domain, soa(), ZONE_TTL),
+            Lookup::Addresses(addresses) if question.kind == RecordType::A => {
+                addresses.into_iter().fold(Answer::default(), |answer, address| answer.address(question, address, ZONE_TTL))
+            }
+            _ => Answer::default().soa(domain, soa(), ZONE_TTL),
+        };
+        found.authoritative()
+    }
+
+    /// The kubernetes plugin for `in-addr.arpa`, which falls through.
+    fn reverse(&self, question: &Question) -> Option<Answer> {
+        let mut octets: Vec<&str> = question.text.strip_suffix(".in-addr.arpa")?.split('.').collect();
+        octets.reverse();
+        let names = self.cluster.dns_reverse(octets.join(".").parse().ok()?);
+        if names.is_empty() || question.kind != RecordType::PTR {
+            return None;
+        }
+        Some(names.iter().fold(Answer::default().authoritative(), |answer, name| answer.pointer(question, name, ZONE_TTL)))
+    }
+
+    /// The hosts plugin on `NodeHosts`.
+    fn hosts(&self, question: &Question) -> Option<Answer> {
+        let hosts = self.cluster.read(|objects| {
+            let config = objects.get(Resource::ConfigMaps, "kube-system", "coredns")?;
+            config["data"]["NodeHosts"].as_str().map(str::to_owned)
+        })?;
+        let line = hosts.lines().find(|line| line.split_whitespace().skip(1).any(|host| host == question.text))?;
+        let address = line.split_whitespace().next()?.parse().ok()?;
+        let answer = Answer::default().authoritative();
+        Some(if question.kind == RecordType::A { answer.address(question, address, HOSTS_TTL) } else { answer })
+    }
+}

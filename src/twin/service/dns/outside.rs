@@ -1,0 +1,89 @@
+//! A recursive resolver of the outside: it knows a few names, everything else does not exist.
+
+use super::super::ServerHandle;
+use super::answer::{Answer, Answers, Question, name};
+use crate::vantage::Net;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::rdata::SOA;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// TTL of its records, in seconds.
+const TTL: u32 = 300;
+
+type Names = Arc<Mutex<BTreeMap<String, Ipv4Addr>>>;
+
+/// A running resolver.
+pub struct OutsideHandle {
+    server: ServerHandle,
+    names: Names,
+}
+
+impl OutsideHandle {
+    /// Gives a name an address, or takes it away. `*.example.com` is every name below `example.com`.
+    pub fn set(&self, name: &str, address: Option<Ipv4Addr>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        match address {
+            Some(address) => names.insert(name, address),
+            None => names.remove(&name),
+        };
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.server.address()
+    }
+
+    /// Stops it.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+/// Serves a resolver that knows these names.
+pub fn serve_outside(net: &Net, address: SocketAddrV4, names: BTreeMap<String, Ipv4Addr>) -> io::Result<OutsideHandle> {
+    let names: Names = Arc::new(Mutex::new(names));
+    let server = super::serve(net, address, Outside(names.clone()))?;
+    Ok(OutsideHandle { server, names })
+}
+
+struct Outside(Names);
+
+impl Answers for Outside {
+    async fn answer(&self, question: &Question) -> Answer {
+        let mut answer = self.look_up(question);
+        answer.recursion_available = true;
+        answer
+    }
+}
+
+impl Outside {
+    fn look_up(&self, question: &Question) -> Answer {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.get(&question.text).or_else(|| {
+            let mut parents = question.text.match_indices('.').map(|(at, _)| &question.text[at..]);
+            parents.find_map(|parent| names.get(&format!("*{parent}")))
+        });
+        match known {
+            Some(address) if question.kind == RecordType::A => Answer::default().address(question, *address, TTL),
+            Some(_) => no_data(&question.text),
+            None if names.keys().any(|known| known.ends_with(&format!(".{}", question.text))) => no_data(&question.text),
+            None => Answer::empty(ResponseCode::NXDomain).soa(".", soa("a.root-servers.net", "nstld.verisign-grs.com"), 86400),
+        }
+    }
+}
+
+/// A name that exists without such a record: the zone is taken to be its last two labels.
+fn no_data(text: &str) -> Answer {
+    let labels: Vec<&str> = text.split('.').collect();
+    let zone = labels[labels.len().saturating_sub(2)..].join(".");
+    Answer::default().soa(&zone, soa(&format!("ns.{zone}"), &format!("hostmaster.{zone}")), 1800)
+}
+
+fn soa(server: &str, mailbox: &str) -> Option<SOA> {
+    Some(SOA::new(name(server).ok()?, name(mailbox).ok()?, 2_025_111_100, 1800, 900, 604_800, 86400))
+}
