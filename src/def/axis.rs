@@ -1,6 +1,6 @@
 //! What a check or a cause is multiplied by: nodes, pairs of nodes, services, vantages, ...
 
-use super::inventory::{Declared, Inventory};
+use super::inventory::{Declared, Inventory, Node};
 use crate::check::Scope;
 use crate::report::VantageReport;
 use serde::{Deserialize, Serialize};
@@ -16,17 +16,17 @@ pub enum Axis {
     NodePairs,
     /// Every vantage of the run: binds `vantage`.
     Vantages,
-    /// The first vantage of the run: binds `vantage`.
+    /// The first vantage of the run: binds `vantage`, and adds nothing to the instance id.
     FirstVantage,
     /// Every pod of the inventory: binds `pod`.
     Pods,
-    /// Every service of the inventory: binds `service`.
+    /// Every service of the inventory: binds `svc`.
     Services,
     /// Every database: binds `database`.
     Databases,
-    /// Every HTTP endpoint: binds `http`.
+    /// Every HTTP endpoint: binds `endpoint`.
     Http,
-    /// Every model server: binds `vllm`.
+    /// Every model server: binds `model`.
     Vllm,
 }
 
@@ -47,20 +47,20 @@ impl Axis {
             Self::NodePairs => &["node", "peer"],
             Self::Vantages | Self::FirstVantage => &["vantage"],
             Self::Pods => &["pod"],
-            Self::Services => &["service"],
+            Self::Services => &["svc"],
             Self::Databases => &["database"],
-            Self::Http => &["http"],
-            Self::Vllm => &["vllm"],
+            Self::Http => &["endpoint"],
+            Self::Vllm => &["model"],
         }
     }
 
     fn bindings(self, inv: &Inventory, vantages: &[VantageReport]) -> Vec<Binding> {
         let one = |name: &'static str, label: String, value: Value| Binding { label, vars: vec![(name, value)] };
         match self {
-            Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), json!(n))).collect(),
+            Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), node_value(n))).collect(),
             Self::NodePairs => pairs(inv),
             Self::Vantages => vantages.iter().map(|v| one("vantage", v.id.clone(), vantage_value(v))).collect(),
-            Self::FirstVantage => vantages.iter().take(1).map(|v| one("vantage", v.id.clone(), vantage_value(v))).collect(),
+            Self::FirstVantage => vantages.iter().take(1).map(|v| one("vantage", String::new(), vantage_value(v))).collect(),
             Self::Pods => inv.pods.iter().map(|p| one("pod", p.name.clone(), json!(p))).collect(),
             Self::Services => inv
                 .services
@@ -68,12 +68,12 @@ impl Axis {
                 .map(|s| {
                     let mut value = json!(s);
                     value["dns_name"] = json!(inv.service_dns_name(s));
-                    one("service", s.name.clone(), value)
+                    one("svc", s.name.clone(), value)
                 })
                 .collect(),
             Self::Databases => inv.databases.iter().map(|d| one("database", d.name.clone(), json!(d))).collect(),
-            Self::Http => inv.https.iter().map(|h| one("http", h.name.clone(), json!(h))).collect(),
-            Self::Vllm => inv.vllms.iter().map(|v| one("vllm", v.name.clone(), json!(v))).collect(),
+            Self::Http => inv.https.iter().map(|h| one("endpoint", h.name.clone(), json!(h))).collect(),
+            Self::Vllm => inv.vllms.iter().map(|v| one("model", v.name.clone(), json!(v))).collect(),
         }
     }
 }
@@ -82,11 +82,21 @@ fn vantage_value(v: &VantageReport) -> Value {
     json!({"id": v.id, "kind": v.kind, "node": v.node.clone().unwrap_or_default()})
 }
 
+/// A node with what check files need of its networks besides: `subnet` (flannel.1's address), `a_pod` (an address that a
+/// pod of it could have), `lan_router` (the first address of its LAN).
+fn node_value(node: &Node) -> Value {
+    let mut value = json!(node);
+    value["subnet"] = json!(node.pod_cidr.network());
+    value["a_pod"] = json!(node.pod_cidr.hosts().last());
+    value["lan_router"] = json!(node.lan_cidr.and_then(|lan| lan.hosts().next()));
+    value
+}
+
 fn pairs(inv: &Inventory) -> Vec<Binding> {
     let up = || inv.nodes.iter().filter(|n| n.state == Declared::Up);
     up().flat_map(|node| {
         up().filter(|peer| peer.name != node.name)
-            .map(|peer| Binding { label: format!("{}->{}", node.name, peer.name), vars: vec![("node", json!(node)), ("peer", json!(peer))] })
+            .map(|peer| Binding { label: format!("{}->{}", node.name, peer.name), vars: vec![("node", node_value(node)), ("peer", node_value(peer))] })
     })
     .collect()
 }
@@ -99,12 +109,16 @@ pub fn bindings(axes: &[Axis], inv: &Inventory, vantages: &[VantageReport]) -> V
             .iter()
             .flat_map(|a| {
                 more.iter().map(|b| Binding {
-                    label: if a.label.is_empty() { b.label.clone() } else { format!("{}/{}", a.label, b.label) },
+                    label: join(&a.label, &b.label),
                     vars: a.vars.iter().chain(&b.vars).cloned().collect(),
                 })
             })
             .collect()
     })
+}
+
+fn join(a: &str, b: &str) -> String {
+    [a, b].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/")
 }
 
 /// The scope in which a binding's templates are filled in: its variables, and the inventory as `inv`.

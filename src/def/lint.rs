@@ -100,6 +100,9 @@ fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
     let doc = &check.document;
     let mut findings = Vec::new();
     let mut wrong = |steps: &[Step<'_>], message: String| findings.push(doc.finding(doc.line_of(steps), message));
+    if let Some(name) = check.each.iter().flat_map(|a| a.names()).find(|n| **n == check.kind.root) {
+        wrong(&[Step::Key("each")], format!("`{name}` would name both the facts and what the check is multiplied by"));
+    }
     for key in check.with.keys() {
         if !check.kind.args.iter().any(|(name, _)| name == key) {
             let known: Vec<_> = check.kind.args.iter().map(|(name, _)| *name).collect();
@@ -192,7 +195,7 @@ fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog) -> Vec
 
 /// The check id before the bracket of an instance pattern.
 fn check_of(template: &Template) -> Option<String> {
-    template.text_or_unknown(&Scope::new()).split('[').next().map(str::to_owned)
+    template.text_or_unknown(&Scope::new()).split(['[', '#']).next().map(str::to_owned)
 }
 
 fn no_such_check(template: &Template, catalog: &Catalog) -> Option<String> {

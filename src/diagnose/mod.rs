@@ -7,11 +7,11 @@
 
 mod test;
 
-use crate::check::Verdict;
+use crate::check::{Grade, Verdict};
 use crate::def::Catalog;
-use crate::report::{CauseState, Diagnosis, Rival, RivalState};
+use crate::report::{CauseState, CheckReport, Diagnosis, Rival, RivalState};
 use crate::run::Run;
-use test::{Standing, Tested};
+use test::{Failure, Standing, Tested};
 
 /// The causes of a run's failures, and the failing checks that none of them explains.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Findings {
 
 /// Diagnoses a run as far as it has come.
 pub fn diagnose(run: &Run, catalog: &Catalog) -> Findings {
-    let failing: Vec<String> = run.checks_in_order().filter(|c| c.outcome == Verdict::Fail).map(|c| c.id.clone()).collect();
+    let failing: Vec<Failure> = run.checks_in_order().filter(|c| c.outcome == Verdict::Fail).map(failure).collect();
     if failing.is_empty() {
         return Findings::default();
     }
@@ -32,15 +32,52 @@ pub fn diagnose(run: &Run, catalog: &Catalog) -> Findings {
     let supported: Vec<&Tested> = tested.iter().filter(|t| t.standing == Standing::Supported && !t.explains.is_empty()).collect();
     let chosen = cover(&supported);
     let explained: Vec<&String> = chosen.iter().flat_map(|t| &t.explains).collect();
-    let unexplained: Vec<String> = failing.into_iter().filter(|id| !explained.contains(&id)).collect();
+    let unexplained: Vec<String> = failing.into_iter().map(|f| f.id).filter(|id| !explained.contains(&id)).collect();
     let possible = tested.iter().filter(|t| t.standing == Standing::Possible && t.explains.iter().any(|id| unexplained.contains(id)));
-    let diagnoses = chosen
-        .iter()
-        .map(|t| (*t, CauseState::Supported))
-        .chain(possible.map(|t| (t, CauseState::Possible)))
-        .map(|(t, state)| t.diagnosis(state, rivals(t, &tested, &chosen)))
-        .collect();
+    let mut diagnoses: Vec<Diagnosis> = Vec::new();
+    for (t, state) in chosen.iter().map(|t| (*t, CauseState::Supported)).chain(possible.map(|t| (t, CauseState::Possible))) {
+        fold_in(&mut diagnoses, t.diagnosis(state, rivals(t, &tested, &chosen)));
+    }
     Findings { diagnoses, unexplained }
+}
+
+fn failure(check: &CheckReport) -> Failure {
+    let codes = check.expectations.iter().filter(|e| e.held == Some(false) && e.grade == Grade::Fail).map(|e| e.code.clone()).collect();
+    Failure { id: check.id.clone(), codes }
+}
+
+/// One cause seen from several places is one diagnosis: its evidence, effects and steps are put together.
+fn fold_in(diagnoses: &mut Vec<Diagnosis>, new: Diagnosis) {
+    /// Evidence of more places than this says nothing new.
+    const PLACES: usize = 3;
+    let Some(known) = diagnoses.iter_mut().find(|d| d.code == new.code && d.state == new.state) else {
+        diagnoses.push(new);
+        return;
+    };
+    for (name, value) in new.instance {
+        let names = known.instance.entry(name).or_default();
+        if !names.split(", ").any(|n| n == value) {
+            *names = if names.is_empty() { value } else { format!("{names}, {value}") };
+        }
+    }
+    for support in new.supports {
+        let same = known.supports.iter().filter(|s| s.that == support.that);
+        if same.clone().count() < PLACES && !same.clone().any(|s| s.say == support.say) {
+            known.supports.push(support);
+        }
+    }
+    extend(&mut known.explains, new.explains, |a, b| a == b);
+    extend(&mut known.fix, new.fix, |a, b| a.say == b.say && a.run == b.run && a.at == b.at);
+    extend(&mut known.verify, new.verify, |a, b| a == b);
+    extend(&mut known.rivals, new.rivals, |a, b| a.code == b.code);
+}
+
+fn extend<T>(known: &mut Vec<T>, new: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+    for item in new {
+        if !known.iter().any(|k| same(k, &item)) {
+            known.push(item);
+        }
+    }
 }
 
 /// The smallest set of causes that explains what they all explain: greedily, the one that explains most first; of
@@ -55,9 +92,9 @@ fn cover<'a>(supported: &[&'a Tested]) -> Vec<&'a Tested> {
         if news(best) == 0 {
             break;
         }
-        let best = left.remove(at);
-        explained.extend(&best.explains);
         chosen.push(best);
+        explained.extend(&best.explains);
+        left.remove(at);
     }
     chosen
 }

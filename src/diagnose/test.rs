@@ -40,8 +40,15 @@ pub(super) struct Tested {
     verify: Vec<String>,
 }
 
+/// A failing check with the codes of the expectations that do not hold.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) id: String,
+    pub(super) codes: Vec<String>,
+}
+
 /// Tests every cause of every playbook for every instance.
-pub(super) fn all(run: &Run, catalog: &Catalog, failing: &[String]) -> Vec<Tested> {
+pub(super) fn all(run: &Run, catalog: &Catalog, failing: &[Failure]) -> Vec<Tested> {
     let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
     let mut tested = Vec::new();
     for playbook in &catalog.playbooks {
@@ -84,7 +91,7 @@ fn bind_facts(cause: &Cause, run: &Run, scope: &mut Scope) {
     }
 }
 
-fn test(playbook: &Playbook, cause: &Cause, binding: &axis::Binding, scope: &Scope, failing: &[String]) -> Tested {
+fn test(playbook: &Playbook, cause: &Cause, binding: &axis::Binding, scope: &Scope, failing: &[Failure]) -> Tested {
     let supports: Vec<Support> = cause.supports.iter().map(|c| support(c, scope)).collect();
     let text = |t: &Template| t.text_or_unknown(scope);
     Tested {
@@ -162,10 +169,18 @@ fn name_of(value: &Value) -> String {
     name.as_str().map_or_else(|| name.to_string(), str::to_owned)
 }
 
-/// The failing checks that patterns such as `pod-echo[*]` cover.
-fn explained(patterns: &[Template], scope: &Scope, failing: &[String]) -> Vec<String> {
+/// The failing checks that patterns such as `pod-echo[*]` or `service[*]#service-not-connecting` cover.
+fn explained(patterns: &[Template], scope: &Scope, failing: &[Failure]) -> Vec<String> {
     let patterns: Vec<String> = patterns.iter().map(|p| p.text_or_unknown(scope)).collect();
-    failing.iter().filter(|id| patterns.iter().any(|p| matches(p, id))).cloned().collect()
+    failing.iter().filter(|f| patterns.iter().any(|p| covers(p, f))).map(|f| f.id.clone()).collect()
+}
+
+/// A pattern with `#code` covers a check only when it fails with that expectation and no other.
+fn covers(pattern: &str, failure: &Failure) -> bool {
+    match pattern.split_once('#') {
+        Some((instance, code)) => matches(instance, &failure.id) && failure.codes.iter().all(|c| c == code),
+        None => matches(pattern, &failure.id),
+    }
 }
 
 /// Whether an instance id fits a pattern, in which `*` stands for any text; a check id alone covers all its instances.

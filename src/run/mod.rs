@@ -8,7 +8,4 @@ pub mod state;
 pub use event::{Planned, RunEvent};
 pub use plan::{Filter, Instance, Plan};
 pub use start::{Limits, Running, start};
-pub mod state;
-
-pub use event::{Planned, RunEvent};
 pub use state::Run;
