@@ -5,10 +5,15 @@ use hickory_resolver::proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const LOOPBACK: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+/// An address that no other socket of the tests uses, so that its ports are free for UDP and TCP alike.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    Ipv4Addr::new(127, 0, 53, NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 fn message(name: &str, kind: RecordType, edns: bool) -> Message {
     let mut message = Message::query();
@@ -23,7 +28,7 @@ fn message(name: &str, kind: RecordType, edns: bool) -> Message {
 }
 
 async fn ask(server: SocketAddrV4, name: &str, kind: RecordType, edns: bool) -> (Message, usize) {
-    let socket = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     socket.connect(server).await.unwrap();
     socket.send(&message(name, kind, edns).to_vec().unwrap()).await.unwrap();
     let mut buffer = [0; 4096];
@@ -43,11 +48,11 @@ async fn ask_tcp(server: SocketAddrV4, name: &str) -> Message {
 
 fn outside() -> OutsideHandle {
     let names = BTreeMap::from([("upload.goldfish.io".to_owned(), Ipv4Addr::new(104, 21, 0, 1))]);
-    serve_outside(&Net::Here, LOOPBACK, names).unwrap()
+    serve_outside(&Net::Here, SocketAddrV4::new(own_address(), 0), names).unwrap()
 }
 
 fn coredns(upstreams: Vec<SocketAddrV4>) -> CoreDnsHandle {
-    let config = CoreDns { address: Ipv4Addr::LOCALHOST, port: 0, http_ports: [0; 3], upstreams };
+    let config = CoreDns { address: own_address(), port: 0, http_ports: [0; 3], upstreams };
     config.serve(&Net::Here, Cluster::from_inventory(&inventory())).unwrap()
 }
 
@@ -62,7 +67,7 @@ async fn the_clusters_zone_is_answered_as_in_the_captures() {
     let at = server.address().unwrap();
     let argilla = "argilla.apps.svc.cluster.local.";
     let (found, length) = ask(at, argilla, RecordType::A, true).await;
-    assert_eq!((flags(&found), length), ((ResponseCode::NoError, true, false, [1, 0]), 105 - 30), "compressed, else as captured");
+    assert_eq!((flags(&found), length), ((ResponseCode::NoError, true, false, [1, 0]), 105), "as captured");
     assert_eq!(found.answers[0].ttl, 5);
     let (no_data, _) = ask(at, argilla, RecordType::AAAA, true).await;
     assert_eq!(flags(&no_data), (ResponseCode::NoError, true, false, [0, 1]));
@@ -115,7 +120,7 @@ async fn a_stopped_upstream_gives_servfail_after_two_seconds_and_cached_names_go
 
 #[tokio::test]
 async fn a_silent_upstream_gives_servfail_after_four_seconds() {
-    let silent = tokio::net::UdpSocket::bind(LOOPBACK).await.unwrap();
+    let silent = tokio::net::UdpSocket::bind((own_address(), 0)).await.unwrap();
     let std::net::SocketAddr::V4(upstream) = silent.local_addr().unwrap() else { panic!() };
     let server = coredns(vec![upstream]);
     let started = Instant::now();
