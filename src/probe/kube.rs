@@ -393,8 +393,3 @@ mod tests {
         assert_eq!(vtep_mac(None), "");
     }
 }
-
-/// Annotations of a node.
-pub(crate) async fn node_annotations(_cx: &Context, _node: &str) -> Result<std::collections::BTreeMap<String, String>, String> {
-    Err("not written yet".to_owned())
-}

@@ -84,6 +84,12 @@ pub struct Kind {
     pub decode: fn(&toml::Table) -> Result<Box<dyn Probe>, String>,
 }
 
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// Documentation of one fact.
 pub struct FactDoc {
     /// Dotted path below the root. A trailing `.*` means that what follows varies.

@@ -150,11 +150,12 @@ impl Runner {
         };
         let target = probe.target();
         let mut cancelled = self.cancelled.clone();
+        let deadline = self.deadline;
         let ended = tokio::select! {
             biased;
             _ = cancelled.wait_for(|c| *c) => End::CutOff("the run was interrupted".to_owned()),
             end = self.look(instance, probe, vantage, witness) => end,
-            () = tokio::time::sleep_until(self.deadline) => End::CutOff("the run's deadline passed".to_owned()),
+            () = tokio::time::sleep_until(deadline) => End::CutOff("the run's deadline passed".to_owned()),
         };
         instance.work = Work::Skip(target);
         ended

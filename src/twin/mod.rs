@@ -19,7 +19,7 @@ pub mod wire;
 
 use crate::def::Inventory;
 use crate::def::inventory::Node;
-use crate::vantage::{HostFiles, Net, Source, Transport, UnixAddress, Vantage, VantageKind};
+use crate::vantage::{HostFiles, Net, Transport, UnixAddress, Vantage, VantageKind};
 use anyhow::{Context, Result};
 use cluster::Cluster;
 use overlay::Overlay;
@@ -46,8 +46,9 @@ pub struct Twin {
 impl Twin {
     /// Builds the healthy twin and applies faults. Must run in private namespaces ([`crate::vantage::netns::enter_private`]).
     pub async fn start(inventory: Arc<Inventory>, faults: &[&'static fault::Fault]) -> Result<Self> {
-        let hosts = topology::build(&inventory).await?;
+        let mut hosts = topology::build(&inventory).await?;
         let overlays = overlay::build(&hosts, &inventory).await?;
+        topology::populate(&mut hosts, &inventory).await?;
         let cluster = Cluster::from_inventory(&inventory);
         for overlay in &overlays {
             if let Some(address) = overlay.node.tailscale {
@@ -115,9 +116,4 @@ impl Twin {
         let net = self.hosts.get(id).map(|w| w.net.clone()).unwrap_or_default();
         Vantage { id: id.to_owned(), kind, transport: Transport::Twin, why: "a host of the digital twin".to_owned(), node, net, files }
     }
-}
-
-/// Resolver configuration as a text source.
-pub(crate) fn resolv_conf(text: String) -> Source {
-    Source::Text(text)
 }

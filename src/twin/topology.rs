@@ -33,7 +33,7 @@ pub fn pod_host(namespace: &str, name: &str) -> String {
 /// The connector of WARP runs as a pod on the node that has a LAN.
 pub const CLOUDFLARED: &str = "cloudflared";
 
-/// Builds hosts and links.
+/// Builds hosts and links, pods aside.
 pub async fn build(inv: &Inventory) -> Result<Hosts> {
     let mut hosts = Hosts::new();
     for name in ["internet", "home", "dgx", "crunchy", "workstation", "ci"] {
@@ -54,9 +54,13 @@ pub async fn build(inv: &Inventory) -> Result<Hosts> {
     }
     attach_public(&hosts["internet"], &hosts["workstation"], "workstation", WORKSTATION).await?;
     attach_public(&hosts["internet"], &hosts["ci"], "ci", CI).await?;
-    pods(&mut hosts, inv).await?;
-    warp(&mut hosts, inv).await?;
     Ok(hosts)
+}
+
+/// Adds pods, and WARP's connector among them. On a node they come after Tailscale: its K3s waits for tailscale0.
+pub async fn populate(hosts: &mut Hosts, inv: &Inventory) -> Result<()> {
+    pods(hosts, inv).await?;
+    warp(hosts, inv).await
 }
 
 async fn host(name: &str) -> Result<Wire> {

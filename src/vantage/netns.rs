@@ -126,6 +126,14 @@ impl Net {
         }
     }
 
+    /// Moves the calling thread into this network for good.
+    pub fn enter(&self) -> io::Result<()> {
+        match self {
+            Self::Here => Ok(()),
+            Self::Ns(ns) => ns.enter(),
+        }
+    }
+
     /// Polls a future inside this network, for libraries that open their sockets themselves.
     pub fn wrap<F: Future + Send>(&self, future: F) -> InNet<F>
     where
