@@ -6,6 +6,8 @@
 pub mod net;
 
 mod basic_auth;
+mod canary;
+mod completion;
 mod der;
 mod dns;
 mod egress;
@@ -20,10 +22,12 @@ mod link;
 mod lookup;
 mod pg_wire;
 mod postgres;
+mod prometheus;
 mod query;
 mod resolv;
 mod route;
 mod service;
+mod sse;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -31,6 +35,7 @@ mod tcp;
 mod testing;
 mod tls;
 mod vllm;
+mod vllm_metrics;
 mod vxlan_wire;
 
 use crate::check::Observation;
