@@ -6,6 +6,8 @@
 pub mod net;
 
 mod basic_auth;
+mod canary;
+mod completion;
 mod der;
 mod capture;
 mod dns;
@@ -23,10 +25,12 @@ mod lookup;
 mod pg_wire;
 mod netlink;
 mod postgres;
+mod prometheus;
 mod query;
 mod resolv;
 mod route;
 mod service;
+mod sse;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -34,6 +38,7 @@ mod tcp;
 mod testing;
 mod tls;
 mod vllm;
+mod vllm_metrics;
 mod vxlan_wire;
 
 #[cfg(test)]

@@ -288,6 +288,16 @@ mod tests {
         }
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ns_without_a_route_is_enetunreach() {
+        let net = Net::Ns(crate::vantage::NetNs::create("dns").unwrap());
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let server = "10.43.0.10:53".parse().unwrap();
+            let got = ask(&net, server, &Name::from_ascii("a.").unwrap(), transport, Instant::now() + Duration::from_secs(2)).await;
+            assert_eq!(got.rcode, "ENETUNREACH");
+        }
+    }
+
     #[test]
     fn hostile_bytes_never_panic() {
         let (asked, bytes) = question(&Name::from_ascii("a.b.").unwrap()).unwrap();

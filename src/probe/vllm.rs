@@ -1,9 +1,22 @@
 //! `vllm`: a vLLM server: health, models, a one-request streamed canary with its own first-token deadline, metrics before and after.
 
+use super::canary::{self, Canary};
+use super::http1;
+use super::net::{connect, ms};
+use super::vllm_metrics::{Scrape, growth, whole};
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Observation, clean};
+use crate::vantage::Net;
 use async_trait::async_trait;
+use futures::join;
+use http_body_util::Full;
+use hyper::Method;
 use serde::Deserialize;
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 /// A vLLM server: health, models, a one-request streamed canary with its own first-token deadline, metrics before and after.
 pub(super) static KIND: Kind = Kind {
@@ -22,16 +35,21 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("connect_error", "text", "errno word or TIMEOUT; empty if connected"),
         fact("connect_ms", "ms", "TCP handshake"),
-        fact("health_status", "number", "status of /health"),
+        fact("health_status", "number", "status of /health; 0 if no answer"),
         fact("version", "text", "vLLM version"),
         fact("models", "list of text", "served model ids"),
         fact("model_served", "bool", "the wanted model is served"),
         fact("max_model_len", "tokens", "longest sequence of that model"),
-        fact("canary.status", "number", "HTTP status of the streamed completion"),
+        fact("canary.status", "number", "HTTP status of the streamed completion; 0 if no answer"),
         fact("canary.headers_ms", "ms", "request sent until headers"),
         fact("canary.first_token", "bool", "a token came within the first-token deadline"),
         fact("canary.ttft_ms", "ms", "time to first token, from the first request byte"),
         fact("canary.itl_median_ms", "ms", "median time between token events"),
+        fact(
+            "canary.events_per_read",
+            "number",
+            "token events for each read of the socket; above 1.05 this machine was too busy to time them",
+        ),
         fact("canary.tokens", "tokens", "completion tokens by the server's usage"),
         fact("canary.output_tokens_per_s", "tokens/s", "(tokens - those in the first event) over the time from first to last token event"),
         fact("canary.finish_reason", "text", "why it ended"),
@@ -48,30 +66,332 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Vllm>,
 };
 
+/// How long one plain request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(3);
+/// What is kept of the check's time for the scrape after the canary.
+const SCRAPE_RESERVE: Duration = Duration::from_millis(1500);
+/// Most bytes of a plain answer. A scrape of vLLM has 60 KB for each model and engine.
+const MOST_BODY_BYTES: usize = 4 << 20;
+/// More served models than this are not listed.
+const MOST_MODELS: usize = 64;
+
+const NO_CONNECTION: &str = "no TCP connection";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vllm {
+    address: Ipv4Addr,
+    port: u16,
+    /// Absent: the API port, where vLLM itself serves them.
     #[serde(default)]
-    address: Option<toml::Value>,
-    #[serde(default)]
-    port: Option<toml::Value>,
-    #[serde(default)]
-    metrics_port: Option<toml::Value>,
-    #[serde(default)]
-    model: Option<toml::Value>,
-    #[serde(default)]
-    max_tokens: Option<toml::Value>,
-    #[serde(default)]
-    first_token_ms: Option<toml::Value>,
+    metrics_port: Option<u16>,
+    model: String,
+    #[serde(default = "sixteen")]
+    max_tokens: u32,
+    #[serde(default = "five_seconds")]
+    first_token_ms: u64,
+}
+
+fn sixteen() -> u32 {
+    16
+}
+
+fn five_seconds() -> u64 {
+    5000
+}
+
+/// A plain answer.
+#[derive(Debug, Default)]
+struct Fetched {
+    /// HTTP status; 0 if there was no answer.
+    status: u16,
+    /// The whole body.
+    body: Vec<u8>,
+    /// Why there is no answer, or not all of it; empty if there is.
+    error: String,
+}
+
+impl Vllm {
+    async fn look(&self, net: &Net, deadline: Instant) -> Observation {
+        let mut seen = Observation::default();
+        let connected = self.connect(net, deadline, &mut seen).await;
+        let api = SocketAddrV4::new(self.address, self.port);
+        let before = if let Some(stream) = connected {
+            let health = fetch_over(stream, api, "/health", deadline);
+            let get = |path| fetch(net, api, path, deadline);
+            let (health, version, models, before) = join!(health, get("/version"), get("/v1/models"), self.scrape(net, deadline));
+            self.record_api(&health, &version, &models, &mut seen);
+            note_fetch(&mut seen, "/metrics", &before);
+            let reserved = deadline.checked_sub(SCRAPE_RESERVE).unwrap_or(deadline);
+            record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
+            Some(before)
+        } else {
+            self.record_no_connection(&mut seen);
+            None
+        };
+        let after = self.scrape(net, deadline).await;
+        note_fetch(&mut seen, "/metrics", &after);
+        record_metrics(before.as_ref(), &after, &mut seen);
+        seen
+    }
+
+    fn ask(&self, server: SocketAddrV4) -> canary::Ask {
+        let first_token = Duration::from_millis(self.first_token_ms);
+        canary::Ask { server, model: self.model.clone(), max_tokens: self.max_tokens, first_token }
+    }
+
+    async fn connect(&self, net: &Net, deadline: Instant, seen: &mut Observation) -> Option<TcpStream> {
+        let to = SocketAddrV4::new(self.address, self.port);
+        let (stream, error, after) = match connect(net, to, deadline).await {
+            Ok((stream, after)) => (Some(stream), String::new(), after),
+            Err(failed) => (None, failed.word, failed.after),
+        };
+        seen.note("tcp", format!("connect {to} -> {} ({} ms)", if error.is_empty() { "connected" } else { &error }, ms(after)));
+        seen.facts.set("connect_error", error).set("connect_ms", ms(after));
+        stream
+    }
+
+    async fn scrape(&self, net: &Net, deadline: Instant) -> Fetched {
+        let server = SocketAddrV4::new(self.address, self.metrics_port.unwrap_or(self.port));
+        fetch(net, server, "/metrics", deadline).await
+    }
+
+    fn record_api(&self, health: &Fetched, version: &Fetched, models: &Fetched, seen: &mut Observation) {
+        for (path, fetched) in [("/health", health), ("/version", version), ("/v1/models", models)] {
+            note_fetch(seen, path, fetched);
+        }
+        let number = version.json().and_then(|v| Some(clean(v.get("version")?.as_str()?, 60)));
+        seen.facts.set("health_status", health.status).set_or_unknown("version", number, &version.why_not("/version"));
+        let reason = models.why_not("/v1/models");
+        let list = models.json().and_then(|v| v.get("data")?.as_array().cloned());
+        let id = |model: &Value| model.get("id").and_then(Value::as_str).map(str::to_owned);
+        let ids = list.as_ref().map(|list| list.iter().filter_map(id).collect::<Vec<_>>());
+        let ours = list.as_ref().and_then(|list| list.iter().find(|m| id(m).as_deref() == Some(&self.model)));
+        let longest = ours.and_then(|m| m.get("max_model_len")?.as_u64());
+        let shown = ids.as_ref().map(|ids| ids.iter().take(MOST_MODELS).map(|id| clean(id, 200)).collect::<Vec<_>>());
+        seen.facts
+            .set_or_unknown("models", shown, &reason)
+            .set_or_unknown("model_served", ids.map(|ids| ids.contains(&self.model)), &reason)
+            .set_or_unknown("max_model_len", longest, if list.is_some() { "the server does not say" } else { &reason });
+    }
+
+    fn record_no_connection(&self, seen: &mut Observation) {
+        let error = format!("{NO_CONNECTION}: {}", seen.facts.get("connect_error").and_then(Value::as_str).unwrap_or_default());
+        // What a missing connection decides is known; everything else is not.
+        seen.facts.set("canary.first_token", false).set("canary.complete", false);
+        seen.facts.set("canary.finish_reason", "").set("canary.error", error);
+        for fact in KIND.facts.iter().filter(|f| !f.path.starts_with("metrics.")) {
+            seen.facts.unknown(fact.path, NO_CONNECTION);
+        }
+    }
+}
+
+async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
+    let until = deadline.min(Instant::now() + REQUEST_TIME);
+    match connect(net, server, until).await {
+        Ok((stream, _)) => fetch_over(stream, server, path, until).await,
+        Err(failed) => Fetched { error: failed.word, ..Fetched::default() },
+    }
+}
+
+async fn fetch_over(stream: TcpStream, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
+    let until = deadline.min(Instant::now() + REQUEST_TIME);
+    let mut fetched = Fetched::default();
+    if let Err(word) = fetch_into(&mut fetched, stream, server, path, until).await {
+        fetched.error = word;
+    }
+    fetched
+}
+
+async fn fetch_into(fetched: &mut Fetched, stream: TcpStream, server: SocketAddrV4, path: &str, until: Instant) -> Result<(), String> {
+    let request = http1::request(Method::GET, path, &server.to_string()).body(Full::default());
+    let request = request.map_err(|_| "not a valid request".to_owned())?;
+    let mut answer = http1::send(stream, request, until).await.map_err(|failed| failed.word)?;
+    fetched.status = answer.head.status.as_u16();
+    let (body, whole) = answer.read(MOST_BODY_BYTES, until).await;
+    if !whole? {
+        return Err("longer than 4 MiB".to_owned());
+    }
+    fetched.body = body;
+    Ok(())
+}
+
+impl Fetched {
+    fn json(&self) -> Option<Value> {
+        if self.status == 200 { serde_json::from_slice(&self.body).ok() } else { None }
+    }
+
+    fn why_not(&self, path: &str) -> String {
+        match self.status {
+            _ if !self.error.is_empty() => format!("{path}: {}", self.error),
+            200 => format!("{path}: not the answer of a vLLM server"),
+            status => format!("{path}: HTTP {status}"),
+        }
+    }
+}
+
+fn note_fetch(seen: &mut Observation, path: &str, fetched: &Fetched) {
+    let status = if fetched.status == 0 { String::new() } else { fetched.status.to_string() };
+    seen.note("http", format!("GET {path} -> {}", [status.as_str(), &fetched.error].join(" ").trim()));
+}
+
+fn record_canary(canary: &Canary, seen: &mut Observation) {
+    let stream = &canary.stream;
+    let why = if canary.error.is_empty() { "the stream does not tell" } else { &canary.error };
+    let finish = stream.finish_reason.clone().unwrap_or_default();
+    seen.note("sse", summary(canary));
+    let facts = &mut seen.facts;
+    facts
+        .set("canary.status", canary.status)
+        .set_or_unknown("canary.headers_ms", canary.headers.map(ms), why)
+        .set_or_unknown("canary.first_token", canary.first_token, why)
+        .set_or_unknown("canary.ttft_ms", canary.ttft.map(ms), why)
+        .set_or_unknown("canary.tokens", stream.usage(), "the server sent no usage")
+        .set_or_unknown("canary.events_per_read", stream.events_per_read(), why)
+        .set("canary.finish_reason", finish)
+        .set("canary.complete", canary.error.is_empty() && stream.complete())
+        .set("canary.error", canary.error.as_str());
+    record("canary.itl_median_ms", stream.itl_median().map(ms), facts);
+    record("canary.output_tokens_per_s", stream.tokens_per_s().map(|rate| (rate * 10.0).round() / 10.0), facts);
+}
+
+fn record(path: &str, value: Result<f64, String>, facts: &mut crate::check::Facts) {
+    match value {
+        Ok(value) => facts.set(path, value),
+        Err(reason) => facts.unknown(path, reason),
+    };
+}
+
+fn summary(canary: &Canary) -> String {
+    let time = |t: Option<Duration>| t.map_or_else(|| "none".to_owned(), |t| format!("{} ms", ms(t)));
+    let tokens = canary.stream.usage().map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    let mut line = format!("POST /v1/chat/completions -> {}; headers {}", canary.status, time(canary.headers));
+    line += &format!("; first token {}; tokens {tokens}", time(canary.ttft));
+    if let Some(reason) = &canary.stream.finish_reason {
+        line += &format!("; finish {reason}");
+    }
+    if canary.error.is_empty() { line } else { format!("{line}; {}", canary.error) }
+}
+
+fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observation) {
+    let text = |fetched: &Fetched| (fetched.status == 200).then(|| Scrape::read(&String::from_utf8_lossy(&fetched.body)));
+    let (old, new) = (before.and_then(text).unwrap_or_default(), text(after));
+    let why = new.as_ref().map_or_else(|| after.why_not("/metrics"), |new| new.family.why_not().to_owned());
+    let new = new.unwrap_or_default();
+    let growth_why = match before {
+        None => "no canary was sent",
+        Some(_) if new.generated.is_some() => "no scrape before the canary, or the counter went back",
+        Some(_) => &why,
+    };
+    let percent = new.kv_cache.map(|share| (share * 100_000.0).round() / 1000.0);
+    seen.facts
+        .set("metrics.status", after.status)
+        .set_or_unknown("metrics.running", new.running.and_then(whole), &why)
+        .set_or_unknown("metrics.waiting", new.waiting.and_then(whole), &why)
+        .set_or_unknown("metrics.kv_cache_percent", percent, &why)
+        .set_or_unknown("metrics.generated", growth(old.generated, new.generated), growth_why)
+        .set_or_unknown("metrics.steps", growth(old.steps, new.steps), growth_why)
+        .set_or_unknown("metrics.preemptions", growth(old.preemptions, new.preemptions), growth_why);
 }
 
 #[async_trait]
 impl Probe for Vllm {
-    async fn observe(&self, _cx: &Context) -> Observation {
-        Observation::could_not_look("not written yet")
+    async fn observe(&self, cx: &Context) -> Observation {
+        self.look(&cx.vantage.net, cx.deadline).await
     }
 
     fn target(&self) -> String {
-        String::new()
+        format!("{}:{} {}", self.address, self.port, clean(&self.model, 200))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{answer, http};
+    use super::*;
+    use crate::check::Facts;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn probe(at: SocketAddrV4, metrics_port: u16, model: &str) -> Vllm {
+        let with = toml::toml! { address = "127.0.0.1" port = 1 model = "" first_token_ms = 800 };
+        let probe: Vllm = toml::Value::Table(with).try_into().unwrap();
+        assert_eq!((probe.max_tokens, probe.metrics_port), (16, None));
+        Vllm { address: *at.ip(), port: at.port(), metrics_port: Some(metrics_port), model: model.into(), ..probe }
+    }
+
+    async fn look(probe: &Vllm) -> Facts {
+        let seen = probe.look(&Net::Here, Instant::now() + Duration::from_secs(8)).await;
+        for fact in KIND.facts {
+            let told = seen.facts.get(fact.path).is_some() || seen.facts.unknowns().contains_key(fact.path);
+            assert!(told, "{} is neither known nor unknown", fact.path);
+        }
+        seen.facts
+    }
+
+    /// A server as captured; each scrape after the first has 8 tokens and steps more.
+    async fn server(stream: &'static [u8]) -> SocketAddrV4 {
+        let scrapes = AtomicU64::new(0);
+        http(move |request| match request.split(' ').nth(1).unwrap_or_default() {
+            "/health" => answer("200 OK", ""),
+            "/version" => include_bytes!("../../tests/data/vllm/get_version.txt").to_vec(),
+            "/v1/models" => {
+                // A name in it was edited after the capture: its content-length is no longer right.
+                let capture = include_str!("../../tests/data/vllm/get_v1_models.txt");
+                answer("200 OK", capture.split_once("\r\n\r\n").unwrap().1)
+            }
+            "/metrics" => {
+                let n = 8 * scrapes.fetch_add(1, Ordering::Relaxed);
+                let text = include_str!("../../tests/data/vllm/metrics_under_load.txt");
+                let text = text.replace("} 14278.0", &format!("}} {}.0", 14278 + n)).replace("} 8140.0", &format!("}} {}.0", 8140 + n));
+                answer("200 OK", &text)
+            }
+            "/v1/chat/completions" => stream.to_vec(),
+            _ => answer("404 Not Found", "{\"detail\":\"Not Found\"}"),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_healthy_server() {
+        let at = server(include_bytes!("../../tests/data/vllm/raw_stream_bytes.bin")).await;
+        let facts = look(&probe(at, at.port(), "tiny")).await;
+        let get = |path| facts.get(path).cloned().unwrap_or_default();
+        assert_eq!((get("health_status"), get("version"), get("connect_error")), (json!(200), json!("0.32.0"), json!("")));
+        assert_eq!(get("models"), json!(["tiny", "deepseek-ai/DeepSeek-OCR"]));
+        assert_eq!((get("model_served"), get("max_model_len")), (json!(true), json!(512)));
+        assert_eq!((get("canary.complete"), get("canary.error"), get("canary.first_token")), (json!(true), json!(""), json!(true)));
+        assert_eq!((get("metrics.running"), get("metrics.generated"), get("metrics.steps")), (json!(8), json!(8), json!(8)));
+        assert_eq!((get("metrics.kv_cache_percent"), get("metrics.preemptions")), (json!(0.049), json!(0)));
+    }
+
+    #[tokio::test]
+    async fn another_model_and_a_closed_metrics_port() {
+        let at = server(include_bytes!("../../tests/data/vllm/err_unknown_model_stream.txt")).await;
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let facts = look(&probe(at, closed, "nope")).await;
+        assert_eq!((facts.get("model_served"), facts.get("canary.status")), (Some(&json!(false)), Some(&json!(404))));
+        assert_eq!(facts.get("metrics.status"), Some(&json!(0)));
+        assert_eq!(facts.unknowns()["metrics.running"], "/metrics: ECONNREFUSED");
+        assert_eq!(facts.unknowns()["max_model_len"], "the server does not say");
+    }
+
+    #[tokio::test]
+    async fn no_connection_decides_little() {
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let facts = look(&probe(SocketAddrV4::new(Ipv4Addr::LOCALHOST, closed), closed, "tiny")).await;
+        assert_eq!(facts.get("connect_error"), Some(&json!("ECONNREFUSED")));
+        assert_eq!(facts.get("canary.first_token"), Some(&json!(false)));
+        assert_eq!(facts.unknowns()["health_status"], NO_CONNECTION);
+        assert_eq!(facts.unknowns()["metrics.generated"], "no canary was sent");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_no_vllm() {
+        let at = http(|_| answer("200 OK", "<html>")).await;
+        let facts = look(&probe(at, at.port(), "tiny")).await;
+        assert_eq!(facts.unknowns()["model_served"], "/v1/models: not the answer of a vLLM server");
+        assert_eq!(facts.unknowns()["metrics.running"], "no metric of vLLM in the answer");
+        assert_eq!(facts.get("canary.error"), Some(&json!("the stream ended without [DONE]")));
     }
 }

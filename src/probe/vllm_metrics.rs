@@ -1,0 +1,120 @@
+//! The few families of vLLM's `/metrics` that tell whether the engine works, before and after a canary.
+
+use super::prometheus::samples;
+
+/// What one scrape says; a family that is not there is `None`. Label sets (engines, models) are added up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Scrape {
+    /// `vllm:num_requests_running`.
+    pub(super) running: Option<f64>,
+    /// `vllm:num_requests_waiting`.
+    pub(super) waiting: Option<f64>,
+    /// `vllm:generation_tokens_total`.
+    pub(super) generated: Option<f64>,
+    /// `vllm:iteration_tokens_total_count`: the engine's steps.
+    pub(super) steps: Option<f64>,
+    /// `vllm:kv_cache_usage_perc` (before 0.10 `gpu_cache_usage_perc`), a fraction: that of the fullest engine.
+    pub(super) kv_cache: Option<f64>,
+    /// `vllm:num_preemptions_total`.
+    pub(super) preemptions: Option<f64>,
+    /// Whose metrics these are.
+    pub(super) family: Family,
+}
+
+/// Whose metrics a scrape shows; the documented port 8002 is Triton's default, not vLLM's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Family {
+    /// `vllm:`
+    Vllm,
+    /// `nv_inference_`
+    Triton,
+    /// `DCGM_FI_`
+    Dcgm,
+    /// None of these.
+    #[default]
+    Other,
+}
+
+impl Family {
+    /// Why there are no vLLM facts in such a scrape.
+    pub(super) fn why_not(self) -> &'static str {
+        match self {
+            Self::Vllm => "this vLLM has no such metric",
+            Self::Triton => "these are the metrics of a Triton server",
+            Self::Dcgm => "these are the metrics of a GPU exporter",
+            Self::Other => "no metric of vLLM in the answer",
+        }
+    }
+}
+
+impl Scrape {
+    /// Reads a scrape.
+    pub(super) fn read(text: &str) -> Self {
+        let mut scrape = Self::default();
+        for (name, value) in samples(text) {
+            scrape.take(name, value);
+        }
+        scrape
+    }
+
+    fn take(&mut self, name: &str, value: f64) {
+        self.family = match name {
+            _ if name.starts_with("vllm:") => Family::Vllm,
+            _ if name.starts_with("nv_inference_") && self.family == Family::Other => Family::Triton,
+            _ if name.starts_with("DCGM_FI_") && self.family == Family::Other => Family::Dcgm,
+            _ => self.family,
+        };
+        let slot = match name.strip_prefix("vllm:") {
+            Some("num_requests_running") => &mut self.running,
+            Some("num_requests_waiting") => &mut self.waiting,
+            Some("generation_tokens_total") => &mut self.generated,
+            Some("iteration_tokens_total_count") => &mut self.steps,
+            Some("num_preemptions_total") => &mut self.preemptions,
+            Some("kv_cache_usage_perc" | "gpu_cache_usage_perc") => {
+                self.kv_cache = Some(self.kv_cache.unwrap_or(0.0).max(value));
+                return;
+            }
+            _ => return,
+        };
+        *slot = Some(slot.unwrap_or(0.0) + value);
+    }
+}
+
+/// By how much a counter grew; `None` if it is not in both scrapes, or went back (the server restarted).
+pub(super) fn growth(before: Option<f64>, after: Option<f64>) -> Option<i64> {
+    whole(after? - before?).filter(|grown| *grown >= 0)
+}
+
+/// A count as a whole number.
+pub(super) fn whole(value: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (value.abs() < EXACT).then_some(value.round() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_captured_scrape() {
+        let scrape = Scrape::read(include_str!("../../tests/data/vllm/metrics_under_load.txt"));
+        assert_eq!((scrape.running, scrape.waiting, scrape.preemptions), (Some(8.0), Some(8.0), Some(0.0)));
+        assert_eq!((scrape.generated, scrape.steps, scrape.family), (Some(14278.0), Some(8140.0), Family::Vllm));
+        assert!((scrape.kv_cache.unwrap() - 0.000_488).abs() < 1e-6);
+    }
+
+    #[test]
+    fn label_sets_add_up_and_old_names_count() {
+        let text = "vllm:num_requests_running{e=\"0\"} 1\nvllm:num_requests_running{e=\"1\"} 2\nvllm:gpu_cache_usage_perc 0.5\n";
+        let scrape = Scrape::read(text);
+        assert_eq!((scrape.running, scrape.kv_cache, scrape.waiting), (Some(3.0), Some(0.5), None));
+        assert_eq!(Scrape::read("nv_inference_count 1").family, Family::Triton);
+        assert_eq!(Scrape::read("<html>").family, Family::Other);
+    }
+
+    #[test]
+    fn a_counter_that_went_back_has_no_growth() {
+        assert_eq!((growth(Some(3.0), Some(19.0)), growth(Some(3.0), Some(1.0)), growth(None, Some(1.0))), (Some(16), None, None));
+        assert_eq!(growth(Some(0.0), Some(1e300)), None);
+    }
+}
