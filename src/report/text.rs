@@ -67,12 +67,15 @@ fn wrap_line(line: &str, cells: usize) -> Vec<String> {
     lines
 }
 
-/// Raw text in lines of at most `cells` cells, its own line breaks and spaces kept.
+/// Raw text in lines of at most `cells` cells, its own line breaks and spaces kept; broken after a space if one is near.
 pub fn fold(text: &str, cells: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for mut rest in text.split('\n') {
         loop {
-            let (head, tail) = split_at(rest, cells.max(1));
+            let (mut head, mut tail) = split_at(rest, cells.max(1));
+            if let Some(space) = head.rfind(' ').filter(|at| !tail.is_empty() && *at > head.len() / 2) {
+                (head, tail) = rest.split_at(space + 1);
+            }
             lines.push(head.to_owned());
             rest = tail;
             if rest.is_empty() {

@@ -42,12 +42,19 @@ fn timing(check: &CheckReport) -> String {
     format!("{}{attempts} · began {} UTC", text::duration(check.duration_ms), start.format("%H:%M:%S%.3f"))
 }
 
+/// The broken ones first, then the undecided ones.
 fn expectations(page: &mut Page, expectations: &[ExpectationReport]) {
     if expectations.is_empty() {
         return;
     }
     page.gap().heading("Expectations");
-    for expected in expectations {
+    let mut in_order: Vec<&ExpectationReport> = expectations.iter().collect();
+    in_order.sort_by_key(|e| match e.held {
+        Some(false) => 0,
+        None => 1,
+        Some(true) => 2,
+    });
+    for expected in in_order {
         let grade = if expected.grade == Grade::Warn { "  warn grade" } else { "" };
         page.line(vec![mark(expected), Span::new(Tone::Strong, &expected.code), Span::new(Tone::Dim, grade)]);
         page.indented(2, |page| {
