@@ -29,7 +29,8 @@ impl Session {
         if faults.is_some() {
             enter_twin()?;
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().context("cannot start the runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().context("cannot start the runtime")?;
         let twin = match faults {
             Some(faults) => Some(runtime.block_on(Twin::start(catalog.inventory.clone(), &faults)).context("the twin did not come up")?),
             None => None,

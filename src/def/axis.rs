@@ -95,8 +95,10 @@ fn node_value(node: &Node) -> Value {
 fn pairs(inv: &Inventory) -> Vec<Binding> {
     let up = || inv.nodes.iter().filter(|n| n.state == Declared::Up);
     up().flat_map(|node| {
-        up().filter(|peer| peer.name != node.name)
-            .map(|peer| Binding { label: format!("{}->{}", node.name, peer.name), vars: vec![("node", node_value(node)), ("peer", node_value(peer))] })
+        up().filter(|peer| peer.name != node.name).map(|peer| Binding {
+            label: format!("{}->{}", node.name, peer.name),
+            vars: vec![("node", node_value(node)), ("peer", node_value(peer))],
+        })
     })
     .collect()
 }
@@ -108,10 +110,7 @@ pub fn bindings(axes: &[Axis], inv: &Inventory, vantages: &[VantageReport]) -> V
         so_far
             .iter()
             .flat_map(|a| {
-                more.iter().map(|b| Binding {
-                    label: join(&a.label, &b.label),
-                    vars: a.vars.iter().chain(&b.vars).cloned().collect(),
-                })
+                more.iter().map(|b| Binding { label: join(&a.label, &b.label), vars: a.vars.iter().chain(&b.vars).cloned().collect() })
             })
             .collect()
     })

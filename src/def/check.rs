@@ -143,9 +143,7 @@ impl CheckDef {
             let known: Vec<_> = crate::probe::KINDS.iter().map(|k| k.name).collect();
             wrong(&[Step::Key("kind")], format!("unknown probe kind `{}`; known are {}", raw.kind, known.join(", ")));
         }
-        let mut template = |key: &'static str, text: &str| {
-            Template::plan(text).map_err(|e| wrong(&[Step::Key(key)], e)).ok()
-        };
+        let mut template = |key: &'static str, text: &str| Template::plan(text).map_err(|e| wrong(&[Step::Key(key)], e)).ok();
         let title = template("title", &raw.title);
         let from = template("from", &raw.from);
         let witness = raw.witness.as_deref().map(|t| template("witness", t));

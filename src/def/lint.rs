@@ -56,7 +56,10 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
     }
     for (n, pod) in inv.pods.iter().enumerate() {
         match inv.node(&pod.node) {
-            None => wrong(&[Step::Key("pod"), Step::At(n), Step::Key("node")], format!("pod `{}` runs on `{}`, which is no node", pod.name, pod.node)),
+            None => wrong(
+                &[Step::Key("pod"), Step::At(n), Step::Key("node")],
+                format!("pod `{}` runs on `{}`, which is no node", pod.name, pod.node),
+            ),
             Some(node) if !node.pod_cidr.contains(&pod.address) => wrong(
                 &[Step::Key("pod"), Step::At(n), Step::Key("address")],
                 format!("pod `{}` has {}, outside of {}'s {}", pod.name, pod.address, node.name, node.pod_cidr),
@@ -96,8 +99,14 @@ fn sample_vantages(inv: &Inventory) -> Vec<VantageReport> {
     nodes.chain(pods).chain(others).collect()
 }
 
+/// The inventory as expressions see it.
+fn inventory_value(catalog: &Catalog) -> serde_json::Value {
+    serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default()
+}
+
 fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
     let doc = &check.document;
+    let inv = inventory_value(catalog);
     let mut findings = Vec::new();
     let mut wrong = |steps: &[Step<'_>], message: String| findings.push(doc.finding(doc.line_of(steps), message));
     if let Some(name) = check.each.iter().flat_map(|a| a.names()).find(|n| **n == check.kind.root) {
@@ -106,12 +115,15 @@ fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
     for key in check.with.keys() {
         if !check.kind.args.iter().any(|(name, _)| name == key) {
             let known: Vec<_> = check.kind.args.iter().map(|(name, _)| *name).collect();
-            wrong(&[Step::Key("with"), Step::Key(key)], format!("probe kind `{}` takes no `{key}`; it takes {}", check.kind.name, known.join(", ")));
+            wrong(
+                &[Step::Key("with"), Step::Key(key)],
+                format!("probe kind `{}` takes no `{key}`; it takes {}", check.kind.name, known.join(", ")),
+            );
         }
     }
     for (n, expect) in check.expects.iter().enumerate() {
         for (key, exprs) in [("that", vec![&expect.that]), ("say", expect.say.expressions().collect())] {
-            for message in exprs.into_iter().filter_map(|e| unknown_name(e, &check.each, &[(check.kind.root, check)])) {
+            for message in exprs.into_iter().filter_map(|e| unknown_name(e, &check.each, &[(check.kind.root, check)], &inv)) {
                 wrong(&[Step::Key("expect"), Step::At(n), Step::Key(key)], message);
             }
         }
@@ -130,7 +142,7 @@ fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
 /// Decodes the arguments for every instance that the inventory can give.
 fn arguments(check: &CheckDef, catalog: &Catalog) -> Option<Finding> {
     let doc = &check.document;
-    let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
+    let inv = inventory_value(catalog);
     let vantages = sample_vantages(&catalog.inventory);
     axis::bindings(&check.each, &catalog.inventory, &vantages).iter().find_map(|binding| {
         let scope = axis::scope(binding, &inv);
@@ -161,6 +173,7 @@ fn lint_playbook(playbook: &Playbook, catalog: &Catalog) -> Vec<Finding> {
 
 fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let inv = inventory_value(catalog);
     let mut wrong = |key: &str, index: Option<usize>, message: String| {
         let mut steps = vec![Step::Key("cause"), Step::At(n), Step::Key(key)];
         steps.extend(index.map(Step::At));
@@ -177,7 +190,7 @@ fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog) -> Vec
         for (key, claims) in [("supports", &cause.supports), ("refutes", &cause.refutes)] {
             for (i, claim) in claims.iter().enumerate() {
                 let exprs = std::iter::once(&claim.that).chain(claim.say.expressions());
-                for message in exprs.filter_map(|e| unknown_name(e, &cause.each, &roots)) {
+                for message in exprs.filter_map(|e| unknown_name(e, &cause.each, &roots, &inv)) {
                     wrong(key, Some(i), message);
                 }
             }
@@ -204,7 +217,7 @@ fn no_such_check(template: &Template, catalog: &Catalog) -> Option<String> {
 }
 
 /// A sentence if the expression reads a variable or a fact that nothing offers.
-fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)]) -> Option<String> {
+fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)], inv: &serde_json::Value) -> Option<String> {
     let bound: Vec<&str> = each.iter().flat_map(|a| a.names()).copied().chain(["inv"]).collect();
     for root in expr.roots() {
         let known = bound.contains(&root.as_str()) || facts.iter().any(|(alias, _)| *alias == root);
@@ -215,6 +228,9 @@ fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)]) -> Opti
     }
     for path in expr.paths() {
         let (root, rest) = path.split_once('.').unwrap_or((&path, ""));
+        if root == "inv" && crate::check::fact::lookup(inv, rest).is_none() {
+            return Some(format!("the inventory has no `{rest}` (in `{}`)", expr.source()));
+        }
         if let Some((_, check)) = facts.iter().find(|(alias, _)| *alias == root)
             && rest != "outcome"
             && !check.kind.offers(rest)

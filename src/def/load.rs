@@ -103,7 +103,10 @@ fn decode_all<T>(
         for document in documents {
             match decode(&document) {
                 Ok(item) if seen.contains(id(&item)) => {
-                    findings.push(document.finding(document.line_of(&[super::document::Step::Key("id")]), format!("id `{}` is used twice", id(&item))));
+                    findings.push(
+                        document
+                            .finding(document.line_of(&[super::document::Step::Key("id")]), format!("id `{}` is used twice", id(&item))),
+                    );
                 }
                 Ok(item) => {
                     seen.push(id(&item).clone());
@@ -129,8 +132,11 @@ fn decode_all<T>(
 /// Every `*.toml` below a folder, in path order.
 pub fn documents_in(folder: &Path) -> Result<Vec<Document>, Finding> {
     let mut paths = Vec::new();
-    collect(folder, &mut paths)
-        .map_err(|e| Finding { path: folder.display().to_string(), line: 1, message: format!("folder cannot be read: {e}") })?;
+    collect(folder, &mut paths).map_err(|e| Finding {
+        path: folder.display().to_string(),
+        line: 1,
+        message: format!("folder cannot be read: {e}"),
+    })?;
     paths.sort();
     paths.iter().map(|p| Document::read(p)).collect()
 }

@@ -21,7 +21,10 @@ use crate::check::Scope;
 
 /// Fills `${..}` in the arguments of a probe; a template that is a single expression keeps the expression's type.
 pub(crate) fn load_with(with: &toml::Table, scope: &Scope) -> Result<toml::Table, String> {
-    with.iter().map(|(key, value)| Ok((key.clone(), fill(value, scope).map_err(|e| format!("{key}: {e}"))?))).filter(|r| !matches!(r, Ok((_, toml::Value::String(s))) if s == ABSENT)).collect()
+    with.iter()
+        .map(|(key, value)| Ok((key.clone(), fill(value, scope).map_err(|e| format!("{key}: {e}"))?)))
+        .filter(|r| !matches!(r, Ok((_, toml::Value::String(s))) if s == ABSENT))
+        .collect()
 }
 
 /// Stands for an argument whose expression is null: it is left out, so that the probe's default applies.

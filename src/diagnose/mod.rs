@@ -88,7 +88,9 @@ fn cover<'a>(supported: &[&'a Tested]) -> Vec<&'a Tested> {
     let mut explained: Vec<&String> = Vec::new();
     loop {
         let news = |t: &Tested| t.explains.iter().filter(|id| !explained.contains(id)).count();
-        let Some((at, best)) = left.iter().enumerate().max_by_key(|(n, t)| (news(t), t.supports.len(), std::cmp::Reverse(*n))) else { break };
+        let Some((at, best)) = left.iter().enumerate().max_by_key(|(n, t)| (news(t), t.supports.len(), std::cmp::Reverse(*n))) else {
+            break;
+        };
         if news(best) == 0 {
             break;
         }

@@ -132,7 +132,11 @@ fn standing(cause: &Cause, supports: &[Support], scope: &Scope) -> Standing {
     if supports.iter().all(|s| s.held == Some(true)) {
         return Standing::Supported;
     }
-    if supports.iter().any(|s| s.held == Some(true)) { Standing::Possible } else { Standing::Untested(undecided(supports).unwrap_or_default()) }
+    if supports.iter().any(|s| s.held == Some(true)) {
+        Standing::Possible
+    } else {
+        Standing::Untested(undecided(supports).unwrap_or_default())
+    }
 }
 
 /// What would have to be looked at to decide.
@@ -191,9 +195,9 @@ fn matches(pattern: &str, id: &str) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, tail)) => text
-            .strip_prefix(head)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..]))),
+        Some((head, tail)) => {
+            text.strip_prefix(head).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..])))
+        }
     }
 }
 

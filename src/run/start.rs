@@ -122,8 +122,16 @@ struct Runner {
 
 /// How an instance ended, before it is a report.
 enum End {
-    Observed { observation: Observation, at: DateTime<Utc>, took: Duration },
-    Blocked { root: String, by: String, verdict: Verdict },
+    Observed {
+        observation: Observation,
+        at: DateTime<Utc>,
+        took: Duration,
+    },
+    Blocked {
+        root: String,
+        by: String,
+        verdict: Verdict,
+    },
     Skipped(String),
     /// The run ended first.
     CutOff(String),
@@ -161,7 +169,13 @@ impl Runner {
         ended
     }
 
-    async fn look(&mut self, instance: &Instance, probe: Box<dyn Probe>, vantage: Arc<crate::vantage::Vantage>, witness: Option<Arc<crate::vantage::Vantage>>) -> End {
+    async fn look(
+        &mut self,
+        instance: &Instance,
+        probe: Box<dyn Probe>,
+        vantage: Arc<crate::vantage::Vantage>,
+        witness: Option<Arc<crate::vantage::Vantage>>,
+    ) -> End {
         for (need, watcher) in &mut self.needs {
             let known = match watcher.wait_for(Option::is_some).await {
                 Ok(known) => known.clone(),
@@ -215,7 +229,8 @@ fn report(instance: &Instance, end: End) -> CheckReport {
     };
     match end {
         End::Observed { observation, at, took } => {
-            let Judgement { verdict, reason, expectations } = judge(&observation, instance.root, &instance.bindings, &instance.expectations);
+            let Judgement { verdict, reason, expectations } =
+                judge(&observation, instance.root, &instance.bindings, &instance.expectations);
             report.outcome = verdict;
             report.reason = reason;
             report.expectations = expectations;

@@ -136,7 +136,13 @@ fn open_packet(index: u32, mac: [u8; 6]) -> io::Result<(OwnedFd, libc::sockaddr_
     to.sll_addr[..6].copy_from_slice(&mac);
     // SAFETY: option value and address outlive the calls and have the sizes given.
     let failed = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, (&raw const one).cast(), size(size_of_val(&one))) < 0
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_IGNORE_OUTGOING,
+            (&raw const one).cast(),
+            size(size_of_val(&one)),
+        ) < 0
             || libc::bind(socket.as_raw_fd(), (&raw const to).cast(), size(size_of_val(&to))) < 0
     };
     if failed { Err(io::Error::last_os_error()) } else { Ok((socket, to)) }

@@ -28,7 +28,9 @@ pub fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool)
                 let dnat = to_service().counted().dnat(*endpoint.ip(), endpoint.port());
                 batch.rule("services-pre", dnat.clone()).rule("services-out", dnat)
             }
-            None => ["reject-in", "reject-forward", "reject-out"].iter().fold(batch, |b, chain| b.rule(chain, to_service().counted().reject())),
+            None => {
+                ["reject-in", "reject-forward", "reject-out"].iter().fold(batch, |b, chain| b.rule(chain, to_service().counted().reject()))
+            }
         };
     }
     let pods = inv.cluster.pod_cidr;
@@ -38,7 +40,10 @@ pub fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool)
         .rule("masquerade", Rule::new().from(pods, true).to(pods, false).masquerade());
     if !wire.has_sysctl("net/bridge/bridge-nf-call-iptables") {
         // Without br_netfilter the answer of a pod on the same bridge would bypass the translation back.
-        batch = batch.rule("masquerade", Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge).masquerade());
+        batch = batch.rule(
+            "masquerade",
+            Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge).masquerade(),
+        );
     }
     if exit_node {
         // ts-postrouting on an exit node.

@@ -284,7 +284,10 @@ fn await_acks(socket: &OwnedFd, wanted: u32) -> io::Result<()> {
             let error = i32::from_ne_bytes(word(16).to_ne_bytes());
             if error != 0 {
                 let message = word(8);
-                return Err(io::Error::new(io::Error::from_raw_os_error(-error).kind(), format!("message {message}: {}", io::Error::from_raw_os_error(-error))));
+                return Err(io::Error::new(
+                    io::Error::from_raw_os_error(-error).kind(),
+                    format!("message {message}: {}", io::Error::from_raw_os_error(-error)),
+                ));
             }
             seen += 1;
             rest = &rest[len.next_multiple_of(4).clamp(20, rest.len())..];

@@ -50,7 +50,11 @@ pub async fn build(hosts: &Hosts, inv: &std::sync::Arc<Inventory>) -> Result<Vec
         let peers = active(inv)
             .into_iter()
             .filter(|(other, _, _)| *other != id)
-            .map(|(other, peer, ip)| Peer { id: other, endpoint: peer.public.map(|p| SocketAddrV4::new(p, 41641)), allowed: vec![Ipv4Net::from(ip)] })
+            .map(|(other, peer, ip)| Peer {
+                id: other,
+                endpoint: peer.public.map(|p| SocketAddrV4::new(p, 41641)),
+                allowed: vec![Ipv4Net::from(ip)],
+            })
             .collect();
         let tailscaled = Tailscaled::new(wire.clone(), id, address, &inv.tailnet.device, peers);
         tailscaled.start().await.with_context(|| format!("{}: tailscaled", node.name))?;

@@ -93,7 +93,12 @@ impl Servers {
                 node: authority.kubeconfig(&format!("https://{}", inv.cluster.api_endpoint), Validity::Current)?,
             },
             coredns: coredns(hosts, cluster, inv)?,
-            database: postgres::serve(&crunchy.net, address, authority.server(&[&database.host], &[*address.ip()])?, vec![Ipv4Net::default()])?,
+            database: postgres::serve(
+                &crunchy.net,
+                address,
+                authority.server(&[&database.host], &[*address.ip()])?,
+                vec![Ipv4Net::default()],
+            )?,
             vllm: inv.vllms.iter().map(|v| Ok(vllm::serve(net("dgx")?, &vllm::Settings::for_inventory(v))?)).collect::<Result<_>>()?,
             tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,
             _others: others,
@@ -188,7 +193,8 @@ fn pod_net<'a>(hosts: &'a Hosts, pod: &Pod) -> Result<&'a Net> {
 
 /// CoreDNS in the pod that the kube-dns service selects.
 fn coredns(hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<CoreDnsHandle> {
-    let pod = inv.pods.iter().find(|p| p.labels.get("k8s-app").is_some_and(|v| v == "kube-dns")).context("the inventory has no CoreDNS pod")?;
+    let pod =
+        inv.pods.iter().find(|p| p.labels.get("k8s-app").is_some_and(|v| v == "kube-dns")).context("the inventory has no CoreDNS pod")?;
     let upstreams = inv.dns.upstream.iter().map(|ip| SocketAddrV4::new(*ip, 53)).collect();
     Ok(CoreDns::new(pod.address, upstreams).serve(pod_net(hosts, pod)?, cluster.clone())?)
 }
@@ -198,7 +204,11 @@ fn apps(hosts: &Hosts, inv: &Inventory) -> Result<Vec<ServerHandle>> {
     let mut servers = Vec::new();
     for pod in inv.pods.iter().filter(|p| !p.labels.contains_key("k8s-app")) {
         for port in pod.ports.iter().filter(|p| p.name == "http") {
-            servers.push(apps::App::new(&pod.name, "uvicorn").serve(pod_net(hosts, pod)?, SocketAddrV4::new(pod.address, port.port), None)?);
+            servers.push(apps::App::new(&pod.name, "uvicorn").serve(
+                pod_net(hosts, pod)?,
+                SocketAddrV4::new(pod.address, port.port),
+                None,
+            )?);
         }
     }
     Ok(servers)
@@ -229,7 +239,11 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority) -> Result<Vec
 /// The API server, on the node that agents join.
 fn start_api(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, authority: &Arc<Authority>) -> Result<api::ApiHandle> {
     let endpoint = inv.cluster.api_endpoint;
-    let node = inv.nodes.iter().find(|n| n.tailscale == Some(*endpoint.ip()) || n.public == Some(*endpoint.ip())).context("no node has the API endpoint's address")?;
+    let node = inv
+        .nodes
+        .iter()
+        .find(|n| n.tailscale == Some(*endpoint.ip()) || n.public == Some(*endpoint.ip()))
+        .context("no node has the API endpoint's address")?;
     let wire = hosts.get(&node.name).with_context(|| format!("the twin has no node {}", node.name))?;
     let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", &node.kube_name];
     let mut addresses = vec![*inv.cluster.api.ip(), *endpoint.ip(), Ipv4Addr::LOCALHOST];

@@ -112,7 +112,11 @@ async fn home(hosts: &Hosts, inv: &Inventory) -> Result<()> {
     for vllm in &inv.vllms {
         attach_lan(hosts, &hosts["dgx"], "dgx", vllm.address).await?;
     }
-    Batch::replace("home").fresh().chain("nat", "nat", Hook::Postrouting, 100).rule("nat", Rule::new().out_by("wan").masquerade()).commit(&router.net)?;
+    Batch::replace("home")
+        .fresh()
+        .chain("nat", "nat", Hook::Postrouting, 100)
+        .rule("nat", Rule::new().out_by("wan").masquerade())
+        .commit(&router.net)?;
     Ok(())
 }
 
@@ -185,7 +189,11 @@ async fn warp(hosts: &mut Hosts, inv: &Inventory) -> Result<()> {
     for route in &warp.routes {
         workstation.route(*route, Some(WARP.0), &warp.device, 254).await?;
     }
-    Batch::replace("warp").fresh().chain("nat", "nat", Hook::Postrouting, 100).rule("nat", Rule::new().out_by("eth0").masquerade()).commit(&connector.net)?;
+    Batch::replace("warp")
+        .fresh()
+        .chain("nat", "nat", Hook::Postrouting, 100)
+        .rule("nat", Rule::new().out_by("eth0").masquerade())
+        .commit(&connector.net)?;
     Ok(())
 }
 

@@ -84,7 +84,9 @@ impl Wire {
     /// Interface index by name.
     pub async fn index(&self, device: &str) -> Result<u32> {
         let found = self.handle.link().get().match_name(device.to_owned()).execute().try_next().await;
-        let link = found.with_context(|| format!("{}: device {device}", self.name))?.with_context(|| format!("{}: no device {device}", self.name))?;
+        let link = found
+            .with_context(|| format!("{}: device {device}", self.name))?
+            .with_context(|| format!("{}: no device {device}", self.name))?;
         Ok(link.header.index)
     }
 
@@ -92,7 +94,9 @@ impl Wire {
     pub async fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let found = self.handle.link().get().match_name(device.to_owned()).execute().try_next().await?;
         found
-            .and_then(|link| link.attributes.into_iter().find_map(|a| if let LinkAttribute::Address(mac) = a { mac.try_into().ok() } else { None }))
+            .and_then(|link| {
+                link.attributes.into_iter().find_map(|a| if let LinkAttribute::Address(mac) = a { mac.try_into().ok() } else { None })
+            })
             .with_context(|| format!("{}: {device} has no hardware address", self.name))
     }
 
@@ -133,8 +137,13 @@ impl Wire {
     pub async fn veth(&self, device: &str, peer: &Self, peer_device: &str, mtu: u32) -> Result<()> {
         let Net::Ns(peer_ns) = &peer.net else { anyhow::bail!("{}: the twin has no host in the outer namespace", peer.name) };
         // `.up()` in the peer's part of the message is ENOTCONN; it is brought up in its own namespace afterwards.
-        let other = LinkUnspec::new_with_name(peer_device).mtu(mtu).append_extra_attribute(LinkAttribute::NetNsFd(peer_ns.raw_fd())).build();
-        let message = LinkMessageBuilder::<LinkVeth>::new(device, peer_device).set_info_data(InfoData::Veth(InfoVeth::Peer(other))).mtu(mtu).up().build();
+        let other =
+            LinkUnspec::new_with_name(peer_device).mtu(mtu).append_extra_attribute(LinkAttribute::NetNsFd(peer_ns.raw_fd())).build();
+        let message = LinkMessageBuilder::<LinkVeth>::new(device, peer_device)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
+            .mtu(mtu)
+            .up()
+            .build();
         self.handle.link().add(message).execute().await.with_context(|| format!("{}: veth {device} to {}", self.name, peer.name))?;
         peer.up(peer_device).await
     }
@@ -205,24 +214,39 @@ impl Wire {
     /// Adds a route in a table: through a gateway or straight out of a device.
     pub async fn route(&self, to: Ipv4Net, via: Option<Ipv4Addr>, device: &str, table: u32) -> Result<()> {
         let index = self.index(device).await?;
-        let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.network(), to.prefix_len()).output_interface(index).table_id(table);
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.network(), to.prefix_len())
+            .output_interface(index)
+            .table_id(table)
+            .protocol(RouteProtocol::Boot);
         let builder = match via {
             Some(gateway) => builder.gateway(gateway),
-            None => builder.scope(RouteScope::Link),
+            None => builder,
         };
-        self.handle.route().add(builder.build()).replace().execute().await.with_context(|| format!("{}: route {to} dev {device} table {table}", self.name))
+        self.handle
+            .route()
+            .add(builder.build())
+            .replace()
+            .execute()
+            .await
+            .with_context(|| format!("{}: route {to} dev {device} table {table}", self.name))
     }
 
     /// Adds a `throw` route: the lookup goes on with the next rule.
     pub async fn throw(&self, to: Ipv4Net, table: u32) -> Result<()> {
-        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to.network(), to.prefix_len()).table_id(table).build();
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(to.network(), to.prefix_len())
+            .table_id(table)
+            .protocol(RouteProtocol::Boot)
+            .build();
         route.header.kind = RouteType::Throw;
         self.handle.route().add(route).replace().execute().await.with_context(|| format!("{}: throw {to} table {table}", self.name))
     }
 
     /// Removes every route of a table.
     pub async fn flush_table(&self, table: u32) -> Result<()> {
-        let all: Vec<RouteMessage> = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().try_collect().await?;
+        let all: Vec<RouteMessage> =
+            self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().try_collect().await?;
         for route in all.into_iter().filter(|r| table_of(r) == table) {
             self.handle.route().del(route).execute().await.with_context(|| format!("{}: flush table {table}", self.name))?;
         }
@@ -237,7 +261,7 @@ impl Wire {
         }
         let mut request = match policy.table {
             Some(table) => request.table_id(table).action(RuleAction::ToTable),
-            None => request.action(RuleAction::Unreachable),
+            None => request.table_id(0).action(RuleAction::Unreachable),
         };
         if let Some((mark, mask)) = policy.mark {
             let attributes = &mut request.message_mut().attributes;
@@ -261,7 +285,10 @@ impl Wire {
         let index = self.index(device).await?;
         let family = if bridge { AddressFamily::Bridge } else { AddressFamily::Inet };
         let all: Vec<_> = self.handle.neighbours().get().set_address_family(family).execute().try_collect().await?;
-        for entry in all.into_iter().filter(|e| e.header.ifindex == index && e.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(_)))) {
+        for entry in all
+            .into_iter()
+            .filter(|e| e.header.ifindex == index && e.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(_))))
+        {
             self.handle.neighbours().del(entry).execute().await.with_context(|| format!("{}: flush neighbours of {device}", self.name))?;
         }
         Ok(())
@@ -269,5 +296,9 @@ impl Wire {
 }
 
 fn table_of(route: &RouteMessage) -> u32 {
-    route.attributes.iter().find_map(|a| if let RouteAttribute::Table(t) = a { Some(*t) } else { None }).unwrap_or(u32::from(route.header.table))
+    route
+        .attributes
+        .iter()
+        .find_map(|a| if let RouteAttribute::Table(t) = a { Some(*t) } else { None })
+        .unwrap_or(u32::from(route.header.table))
 }

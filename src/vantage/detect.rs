@@ -38,7 +38,15 @@ fn place(inventory: &Inventory, addresses: &[Ipv4Addr], ci: bool) -> Vantage {
 }
 
 fn local(id: String, kind: VantageKind, why: String, node: Option<String>) -> Vantage {
-    Vantage { id, kind, transport: Transport::Local, why, node, net: Net::Here, files: HostFiles { resolv_conf: Source::default(), ..HostFiles::default() } }
+    Vantage {
+        id,
+        kind,
+        transport: Transport::Local,
+        why,
+        node,
+        net: Net::Here,
+        files: HostFiles { resolv_conf: Source::default(), ..HostFiles::default() },
+    }
 }
 
 fn node_address(node: &Node, addresses: &[Ipv4Addr]) -> Option<Ipv4Addr> {

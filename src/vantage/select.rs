@@ -61,7 +61,8 @@ fn reachable(inventory: &Inventory) -> Vec<Candidate> {
         let id = format!("pod:{}/{}", p.namespace, p.name);
         Some(candidate(p.reach.as_deref()?, id, VantageKind::Pod, Some(p.node.clone()), HostFiles::default))
     });
-    let others = inventory.vantages.iter().filter_map(|v| Some(candidate(v.reach.as_deref()?, v.name.clone(), v.kind, None, HostFiles::default)));
+    let others =
+        inventory.vantages.iter().filter_map(|v| Some(candidate(v.reach.as_deref()?, v.name.clone(), v.kind, None, HostFiles::default)));
     nodes.chain(pods).chain(others).collect()
 }
 
@@ -75,7 +76,15 @@ fn candidate(reach: &str, id: String, kind: VantageKind, node: Option<String>, f
             let path = Path::new("/run/netns").join(netns);
             let ns = NetNs::open(netns, &path).map_err(|e| format!("vantage {name}: network namespace {netns} cannot be opened: {e}"))?;
             let files = HostFiles { resolv_conf: Source::File(resolv_conf(netns)), ..files() };
-            Ok(Vantage { id: name, kind, transport: Transport::Netns, why: format!("the inventory reaches it by {reach}"), node, net: Net::Ns(ns), files })
+            Ok(Vantage {
+                id: name,
+                kind,
+                transport: Transport::Netns,
+                why: format!("the inventory reaches it by {reach}"),
+                node,
+                net: Net::Ns(ns),
+                files,
+            })
         }),
     }
 }

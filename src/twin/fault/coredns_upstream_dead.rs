@@ -16,15 +16,12 @@ pub(super) static FAULT: Fault = Fault {
         Box::pin(async move {
             let internet = twin.host("internet")?;
             let batch = Batch::replace(TABLE).fresh().chain("input", "filter", Hook::Input, 0);
-            let batch = [17, 6].into_iter().fold(batch, |b, protocol| b.rule("input", Rule::new().protocol(protocol).port(53).counted().drop()));
+            let batch =
+                [17, 6].into_iter().fold(batch, |b, protocol| b.rule("input", Rule::new().protocol(protocol).port(53).counted().drop()));
             batch.commit(&internet.net)?;
             twin.servers.flush_dns();
             Ok(())
         })
     },
-    undo: |twin| {
-        Box::pin(async move {
-            Ok(Batch::replace(TABLE).removed().commit(&twin.host("internet")?.net)?)
-        })
-    },
+    undo: |twin| Box::pin(async move { Ok(Batch::replace(TABLE).removed().commit(&twin.host("internet")?.net)?) }),
 };

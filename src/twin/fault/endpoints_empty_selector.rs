@@ -11,16 +11,8 @@ pub(super) static FAULT: Fault = Fault {
     title: "the selector of the service argilla matches no pod",
     expects: "endpoints-empty-selector",
     decided_from: &["calypso", "tethys", "workstation", "all"],
-    apply: |twin| {
-        Box::pin(async move {
-            select(twin, "argila")
-        })
-    },
-    undo: |twin| {
-        Box::pin(async move {
-            select(twin, "argilla")
-        })
-    },
+    apply: |twin| Box::pin(async move { select(twin, "argila") }),
+    undo: |twin| Box::pin(async move { select(twin, "argilla") }),
 };
 
 fn select(twin: &Twin, value: &str) -> Result<()> {

@@ -15,9 +15,5 @@ pub(super) static FAULT: Fault = Fault {
             calypso.make_flannel().await
         })
     },
-    undo: |twin| {
-        Box::pin(async move {
-            twin.overlay("calypso")?.restart_k3s(&twin.overlays).await
-        })
-    },
+    undo: |twin| Box::pin(async move { twin.overlay("calypso")?.restart_k3s(&twin.overlays).await }),
 };

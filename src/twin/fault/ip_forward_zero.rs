@@ -8,14 +8,6 @@ pub(super) static FAULT: Fault = Fault {
     title: "net.ipv4.ip_forward is 0 on calypso",
     expects: "ip-forward-zero",
     decided_from: &["calypso", "all"],
-    apply: |twin| {
-        Box::pin(async move {
-            twin.host("calypso")?.sysctl("net/ipv4/ip_forward", "0")
-        })
-    },
-    undo: |twin| {
-        Box::pin(async move {
-            twin.host("calypso")?.sysctl("net/ipv4/ip_forward", "1")
-        })
-    },
+    apply: |twin| Box::pin(async move { twin.host("calypso")?.sysctl("net/ipv4/ip_forward", "0") }),
+    undo: |twin| Box::pin(async move { twin.host("calypso")?.sysctl("net/ipv4/ip_forward", "1") }),
 };

@@ -74,7 +74,13 @@ pub fn parse(list: &str) -> Result<Vec<&'static Fault>, String> {
     list.split(',')
         .map(str::trim)
         .filter(|id| !id.is_empty())
-        .map(|id| FAULTS.iter().copied().find(|f| f.id == id).ok_or_else(|| format!("the twin has no fault `{id}`; `fathom twin faults` names them all")))
+        .map(|id| {
+            FAULTS
+                .iter()
+                .copied()
+                .find(|f| f.id == id)
+                .ok_or_else(|| format!("the twin has no fault `{id}`; `fathom twin faults` names them all"))
+        })
         .collect()
 }
 

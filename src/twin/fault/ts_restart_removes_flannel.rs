@@ -14,9 +14,5 @@ pub(super) static FAULT: Fault = Fault {
             calypso.restart_tailscaled().await
         })
     },
-    undo: |twin| {
-        Box::pin(async move {
-            twin.overlay("calypso")?.restart_k3s(&twin.overlays).await
-        })
-    },
+    undo: |twin| Box::pin(async move { twin.overlay("calypso")?.restart_k3s(&twin.overlays).await }),
 };

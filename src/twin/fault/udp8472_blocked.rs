@@ -19,9 +19,5 @@ pub(super) static FAULT: Fault = Fault {
             Ok(Batch::replace(TABLE).fresh().chain("input", "filter", Hook::Input, 0).rule("input", drop).commit(&tethys.net)?)
         })
     },
-    undo: |twin| {
-        Box::pin(async move {
-            Ok(Batch::replace(TABLE).removed().commit(&twin.host("tethys")?.net)?)
-        })
-    },
+    undo: |twin| Box::pin(async move { Ok(Batch::replace(TABLE).removed().commit(&twin.host("tethys")?.net)?) }),
 };
