@@ -1,1 +1,192 @@
-//! Not written yet.
+//! A stand-in for vLLM 0.32 serving one model, with a set pace: the same answers, byte for byte where they do not depend on a model.
+
+mod chunks;
+mod engine;
+mod image;
+mod metrics;
+mod request;
+
+use super::ServerHandle;
+use super::http::{self, Body, Style, answer, date, read_body, with_body};
+use crate::vantage::Net;
+use engine::{Engine, Event};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use request::{Endpoint, Refusal, Work};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Largest request body.
+const LARGEST_BODY: usize = 64 << 20;
+
+/// How fast tokens come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From the request to the first token.
+    pub first_token: Duration,
+    /// From one token to the next.
+    pub interval: Duration,
+}
+
+/// What is served.
+#[derive(Clone, Debug)]
+pub struct Vllm {
+    /// The model's name.
+    pub model: String,
+    /// Longest sequence, in tokens.
+    pub max_model_len: u32,
+    /// How fast tokens come.
+    pub pace: Pace,
+}
+
+impl Vllm {
+    /// Serves it.
+    pub fn serve(self, net: &Net, address: SocketAddrV4) -> io::Result<VllmHandle> {
+        let engine = Arc::new(Engine::new(self));
+        let shared = engine.clone();
+        let server = http::serve(net, address, None, Style::Lower, move |_, request| {
+            let engine = shared.clone();
+            async move { route(&engine, request).await }
+        })?;
+        Ok(VllmHandle { server, engine })
+    }
+}
+
+/// A running server.
+pub struct VllmHandle {
+    server: ServerHandle,
+    engine: Arc<Engine>,
+}
+
+impl VllmHandle {
+    /// Freezes the engine process, or lets it go on: every GET stays 200, streams have headers and then nothing, counters are flat.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.engine.set_frozen(frozen);
+    }
+
+    /// Changes the pace for tokens that are still to come.
+    pub fn set_pace(&self, pace: Pace) {
+        self.engine.change(|served| served.pace = pace);
+    }
+
+    /// Serves the model under another name.
+    pub fn set_model(&self, model: &str) {
+        self.engine.change(|served| model.clone_into(&mut served.model));
+    }
+
+    /// Adds requests of others to the gauges `num_requests_running` and `num_requests_waiting`.
+    pub fn set_load(&self, running: u32, waiting: u32) {
+        self.engine.set_load(running, waiting);
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> Option<SocketAddrV4> {
+        self.server.address()
+    }
+
+    /// Stops it.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+/// uvicorn's headers around a content type; an empty one is left out.
+fn reply(status: StatusCode, content_type: &str, body: String) -> Response<Body> {
+    let (date, length) = (date(), body.len().to_string());
+    let mut headers = vec![("date", date.as_str()), ("server", "uvicorn"), ("content-length", length.as_str())];
+    if !content_type.is_empty() {
+        headers.push(("content-type", content_type));
+    }
+    headers.push(("vary", "Origin"));
+    answer(status, &headers, body)
+}
+
+fn json_reply(status: StatusCode, body: &Value) -> Response<Body> {
+    reply(status, "application/json", body.to_string())
+}
+
+fn not_allowed(allow: &str) -> Response<Body> {
+    let (date, body) = (date(), "{\"detail\":\"Method Not Allowed\"}");
+    let headers = [
+        ("date", date.as_str()),
+        ("server", "uvicorn"),
+        ("allow", allow),
+        ("content-length", "31"),
+        ("content-type", "application/json"),
+        ("vary", "Origin"),
+    ];
+    answer(StatusCode::METHOD_NOT_ALLOWED, &headers, body)
+}
+
+async fn route(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let get = request.method() == Method::GET;
+    let post = request.method() == Method::POST;
+    match path.as_str() {
+        "/health" | "/ping" if get || (post && path == "/ping") => reply(StatusCode::OK, "", String::new()),
+        "/version" if get => json_reply(StatusCode::OK, &json!({"version": "0.32.0"})),
+        "/load" if get => json_reply(StatusCode::OK, &json!({"server_load": 0})),
+        "/v1/models" if get => json_reply(StatusCode::OK, &chunks::models(&engine.served(), engine.started())),
+        "/metrics" if get => reply(StatusCode::OK, "text/plain; version=1.0.0; charset=utf-8", engine.metrics()),
+        "/v1/chat/completions" if post => complete(engine, request, Endpoint::Chat).await,
+        "/v1/completions" if post => complete(engine, request, Endpoint::Text).await,
+        "/health" | "/ping" | "/version" | "/load" | "/v1/models" | "/metrics" => not_allowed("GET"),
+        "/v1/chat/completions" | "/v1/completions" => not_allowed("POST"),
+        _ => json_reply(StatusCode::NOT_FOUND, &json!({"detail": "Not Found"})),
+    }
+}
+
+async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: Endpoint) -> Response<Body> {
+    let content_type = request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let read = match read_body(request, LARGEST_BODY).await {
+        Some(body) => request::read(&engine.served(), endpoint, &content_type, &body),
+        None => Err(Refusal::too_large()),
+    };
+    match read {
+        Err(refusal) => json_reply(refusal.status, &refusal.body),
+        Ok(work) if work.stream => streamed(engine.start(&work), work, engine.served().model),
+        Ok(work) => whole(engine.start(&work), &work, &engine.served().model).await,
+    }
+}
+
+/// An answer of server-sent events; its headers leave at once, before the engine has done anything.
+fn streamed(events: mpsc::Receiver<Event>, work: Work, model: String) -> Response<Body> {
+    let lines = chunks::Lines::new(work, model);
+    let stream = futures::stream::unfold((events, lines), |(mut events, mut lines)| async move {
+        loop {
+            if let Some(text) = lines.pop() {
+                return Some((Ok::<_, Infallible>(Frame::data(text.into())), (events, lines)));
+            }
+            if lines.closed() {
+                return None;
+            }
+            lines.add(events.recv().await);
+        }
+    });
+    let date = date();
+    let headers =
+        [("date", date.as_str()), ("server", "uvicorn"), ("content-type", "text/event-stream; charset=utf-8"), ("vary", "Origin")];
+    with_body(StatusCode::OK, &headers, Body::new(StreamBody::new(stream)))
+}
+
+/// An answer in one piece.
+async fn whole(mut events: mpsc::Receiver<Event>, work: &Work, model: &str) -> Response<Body> {
+    let (mut text, mut reason, mut tokens) = (String::new(), "length", 0);
+    while let Some(event) = events.recv().await {
+        if let Event::Token { text: piece, finish } = event {
+            text.push_str(piece);
+            tokens += 1;
+            reason = finish.unwrap_or(reason);
+        }
+    }
+    json_reply(StatusCode::OK, &chunks::whole(work, model, &text, reason, tokens))
+}
+
+#[cfg(test)]
+mod tests;
