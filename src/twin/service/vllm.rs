@@ -9,7 +9,7 @@ mod request;
 use super::ServerHandle;
 use super::http::{self, Body, Style, answer, date, read_body, with_body};
 use crate::vantage::Net;
-use engine::{Engine, Event};
+use engine::{Engine, Token};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -156,7 +156,7 @@ async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: En
 }
 
 /// An answer of server-sent events; its headers leave at once, before the engine has done anything.
-fn streamed(events: mpsc::Receiver<Event>, work: Work, model: String) -> Response<Body> {
+fn streamed(events: mpsc::Receiver<Token>, work: Work, model: String) -> Response<Body> {
     let lines = chunks::Lines::new(work, model);
     let stream = futures::stream::unfold((events, lines), |(mut events, mut lines)| async move {
         loop {
@@ -176,14 +176,12 @@ fn streamed(events: mpsc::Receiver<Event>, work: Work, model: String) -> Respons
 }
 
 /// An answer in one piece.
-async fn whole(mut events: mpsc::Receiver<Event>, work: &Work, model: &str) -> Response<Body> {
+async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str) -> Response<Body> {
     let (mut text, mut reason, mut tokens) = (String::new(), "length", 0);
-    while let Some(event) = events.recv().await {
-        if let Event::Token { text: piece, finish } = event {
-            text.push_str(piece);
-            tokens += 1;
-            reason = finish.unwrap_or(reason);
-        }
+    while let Some(token) = events.recv().await {
+        text.push_str(token.text);
+        tokens += 1;
+        reason = token.finish.unwrap_or(reason);
     }
     json_reply(StatusCode::OK, &chunks::whole(work, model, &text, reason, tokens))
 }

@@ -1,7 +1,7 @@
 //! Answers as vLLM writes them: models, whole completions, server-sent events.
 
 use super::Vllm;
-use super::engine::Event;
+use super::engine::Token;
 use super::request::{Endpoint, Work};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -87,16 +87,16 @@ impl Lines {
         }
     }
 
-    /// What an event of the engine, or its end, adds to the stream. The role comes right before the first token, because that is
+    /// What a token, or the engine's end, adds to the stream. The role comes right before the first token, because that is
     /// when vLLM sends it.
-    pub(super) fn add(&mut self, event: Option<Event>) {
+    pub(super) fn add(&mut self, token: Option<Token>) {
         if !self.opened && self.work.endpoint == Endpoint::Chat {
             let role = self.role();
             self.ready.push_back(role);
         }
         self.opened = true;
-        match event {
-            Some(Event::Token { text, finish }) => {
+        match token {
+            Some(Token { text, finish }) => {
                 let token = self.token(text, finish);
                 self.ready.push_back(token);
             }

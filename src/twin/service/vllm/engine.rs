@@ -59,11 +59,13 @@ const PAGE: &[&str] = &[
     "\n",
 ];
 
-/// What the engine reports to a request.
+/// One token, as the engine reports it to a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    /// One token, the last with the reason for its being the last.
-    Token { text: &'static str, finish: Option<&'static str> },
+pub(super) struct Token {
+    /// Its text.
+    pub(super) text: &'static str,
+    /// On the last token, why it is the last.
+    pub(super) finish: Option<&'static str>,
 }
 
 struct State {
@@ -121,7 +123,7 @@ impl Engine {
     }
 
     /// Starts a request; its events end when it has finished. Dropping the receiver aborts it.
-    pub(super) fn start(self: &Arc<Self>, work: &Work) -> mpsc::Receiver<Event> {
+    pub(super) fn start(self: &Arc<Self>, work: &Work) -> mpsc::Receiver<Token> {
         let (events, receiver) = mpsc::channel(WAITING_EVENTS);
         let (engine, work) = (self.clone(), work.clone());
         tokio::spawn(async move {
@@ -140,7 +142,7 @@ impl Engine {
         self.frozen.subscribe().wait_for(|frozen| !frozen).await.ok();
     }
 
-    async fn run(&self, work: &Work, events: &mpsc::Sender<Event>) {
+    async fn run(&self, work: &Work, events: &mpsc::Sender<Token>) {
         let arrived = Instant::now();
         self.thawed().await;
         let mut running =
@@ -150,13 +152,12 @@ impl Engine {
         for index in 0..work.max_tokens {
             tokio::time::sleep_until(due).await;
             self.thawed().await;
-            let event = token(index, work);
+            let token = token(index, work);
             running.count_token();
-            let Event::Token { finish, .. } = event;
-            if events.send(event).await.is_err() {
+            if events.send(token).await.is_err() {
                 return;
             }
-            if let Some(reason) = finish {
+            if let Some(reason) = token.finish {
                 running.finish(reason);
                 return;
             }
@@ -167,13 +168,13 @@ impl Engine {
 }
 
 /// The token at an index. The end of the text is an empty token with reason `stop`, as the end-of-sequence token is.
-fn token(index: u32, work: &Work) -> Event {
+fn token(index: u32, work: &Work) -> Token {
     let index = index as usize;
     let last = index + 1 == work.max_tokens as usize;
     if index >= PAGE.len() && !work.ignore_eos {
-        return Event::Token { text: "", finish: Some("stop") };
+        return Token { text: "", finish: Some("stop") };
     }
-    Event::Token { text: PAGE[index % PAGE.len()], finish: last.then_some("length") }
+    Token { text: PAGE[index % PAGE.len()], finish: last.then_some("length") }
 }
 
 /// A request in the batch; leaving it unfinished is an abort.
