@@ -8,7 +8,7 @@ mod status;
 use super::ServerHandle;
 use super::http::{self, Body, Caller, Style, answer, query_pairs};
 use super::pki::Authority;
-use crate::twin::cluster::{Cluster, Objects, Resource, namespace_of};
+use crate::twin::cluster::{Cluster, Objects, Resource};
 use crate::vantage::Net;
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -141,7 +141,6 @@ impl Api {
 fn get(objects: &Objects, target: &Target, name: &str) -> Result<Value, Failure> {
     let namespace = target.namespace.as_deref().unwrap_or("");
     let object = objects.get(target.resource, namespace, name).ok_or_else(|| status::not_found(target.resource, name))?;
-    debug_assert!(target.resource.namespaced() == !namespace_of(object).is_empty());
     let mut whole = json!({"kind": target.resource.kind(), "apiVersion": target.resource.api_version()});
     if let (Some(whole), Some(object)) = (whole.as_object_mut(), object.as_object()) {
         whole.extend(object.clone());

@@ -155,7 +155,9 @@ async fn handshake(acceptor: TlsAcceptor, mut stream: TcpStream, style: Style) -
         stream.peek(&mut first).await.ok()?;
         if style == Style::Title && first[0].is_ascii_uppercase() {
             // Closing with the request unread would reset the connection and could lose the answer.
-            stream.read(&mut [0; 4096]).await.ok();
+            if stream.read(&mut [0; 4096]).await.is_err() {
+                return None;
+            }
             stream.write_all(GO_PLAIN_ON_TLS).await.ok();
             return None;
         }

@@ -56,7 +56,7 @@ impl Forwarder {
     pub(super) async fn resolve(&self, question: &Question) -> Answer {
         let key = (question.text.clone(), question.kind);
         let cached = self.cached(&key);
-        self.metrics.looked_up(cached.as_ref().map(|answer| denial(answer)));
+        self.metrics.looked_up(cached.as_ref().map(denial));
         if let Some(answer) = cached {
             return answer;
         }

@@ -1,0 +1,252 @@
+//! vLLM's metrics, under the names of 0.32.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const REASONS: [&str; 5] = ["stop", "length", "abort", "error", "repetition"];
+const FIRST_TOKEN: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0];
+const PER_TOKEN: &[f64] = &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
+const REQUEST: &[f64] =
+    &[0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0];
+const STEP: &[f64] = &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+/// Tokens in one block of the KV cache, and blocks.
+const KV_CACHE: (u64, u64) = (128, 16_384);
+
+/// One histogram.
+struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    bounds: Vec<f64>,
+    buckets: Vec<u64>,
+    count: u64,
+    sum: f64,
+}
+
+impl Histogram {
+    fn new(name: &'static str, help: &'static str, bounds: &[f64]) -> Self {
+        Self { name, help, bounds: bounds.to_vec(), buckets: vec![0; bounds.len()], count: 0, sum: 0.0 }
+    }
+
+    fn record(&mut self, value: f64) {
+        for (bucket, bound) in self.buckets.iter_mut().zip(&self.bounds) {
+            *bucket += u64::from(value <= *bound);
+        }
+        self.count += 1;
+        self.sum += value;
+    }
+}
+
+/// 1, 2, 5, 10, ... up to the longest sequence.
+fn one_two_five(most: u32) -> Vec<f64> {
+    let decades = (0..9).flat_map(|exponent| [1u32, 2, 5].map(|digit| f64::from(digit) * 10f64.powi(exponent)));
+    decades.take_while(|bound| *bound <= f64::from(most)).collect()
+}
+
+/// A request that has ended by itself.
+pub(super) struct Finished {
+    pub(super) reason: &'static str,
+    pub(super) prompt_tokens: u32,
+    pub(super) tokens: u32,
+    pub(super) max_tokens: u32,
+    pub(super) queued: Duration,
+    pub(super) prefill: Duration,
+    pub(super) decode: Duration,
+    pub(super) whole: Duration,
+}
+
+/// What the engine counts.
+pub(super) struct Counts {
+    /// Requests in the batch.
+    pub(super) running: u32,
+    prompt_tokens: u64,
+    generated: u64,
+    ended: [u64; REASONS.len()],
+    prompt: Histogram,
+    generation: Histogram,
+    steps: Histogram,
+    max_tokens: Histogram,
+    first_token: Histogram,
+    inter_token: Histogram,
+    per_token: Histogram,
+    whole: Histogram,
+    queue: Histogram,
+    inference: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
+}
+
+impl Counts {
+    pub(super) fn new(max_model_len: u32) -> Self {
+        let lengths = one_two_five(max_model_len);
+        let h = Histogram::new;
+        Self {
+            running: 0,
+            prompt_tokens: 0,
+            generated: 0,
+            ended: [0; REASONS.len()],
+            prompt: h("request_prompt_tokens", "Number of prefill tokens processed.", &lengths),
+            generation: h("request_generation_tokens", "Number of generation tokens processed.", &lengths),
+            steps: h("iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP),
+            max_tokens: h("request_params_max_tokens", "Histogram of the max_tokens request parameter.", &lengths),
+            first_token: h("time_to_first_token_seconds", "Histogram of time to first token in seconds.", FIRST_TOKEN),
+            inter_token: h("inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", PER_TOKEN),
+            per_token: h("request_time_per_output_token_seconds", "Histogram of time_per_output_token_seconds per request.", PER_TOKEN),
+            whole: h("e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", REQUEST),
+            queue: h("request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", REQUEST),
+            inference: h("request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", REQUEST),
+            prefill: h("request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", REQUEST),
+            decode: h("request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", REQUEST),
+        }
+    }
+
+    /// The prefill step, which yields the first token.
+    pub(super) fn first_token(&mut self, prompt_tokens: u32, after: Duration) {
+        self.prompt_tokens += u64::from(prompt_tokens);
+        self.generated += 1;
+        self.steps.record(f64::from(prompt_tokens));
+        self.first_token.record(after.as_secs_f64());
+    }
+
+    /// A decode step.
+    pub(super) fn next_token(&mut self, after: Duration) {
+        self.generated += 1;
+        self.steps.record(1.0);
+        self.inter_token.record(after.as_secs_f64());
+    }
+
+    pub(super) fn finished(&mut self, request: &Finished) {
+        self.end(request.reason);
+        self.prompt.record(f64::from(request.prompt_tokens));
+        self.generation.record(f64::from(request.tokens));
+        self.max_tokens.record(f64::from(request.max_tokens));
+        self.whole.record(request.whole.as_secs_f64());
+        self.queue.record(request.queued.as_secs_f64());
+        self.prefill.record(request.prefill.as_secs_f64());
+        self.decode.record(request.decode.as_secs_f64());
+        self.inference.record((request.prefill + request.decode).as_secs_f64());
+        self.per_token.record(request.decode.as_secs_f64() / f64::from(request.tokens.saturating_sub(1).max(1)));
+    }
+
+    pub(super) fn aborted(&mut self) {
+        self.end("abort");
+    }
+
+    fn end(&mut self, reason: &str) {
+        for (count, known) in self.ended.iter_mut().zip(REASONS) {
+            *count += u64::from(known == reason);
+        }
+    }
+
+    /// The page; `load` is requests of others, running and waiting.
+    pub(super) fn render(&self, model: &str, load: (u32, u32), started: SystemTime) -> String {
+        let mut page = Page { text: String::new(), model: escape(model), created: started };
+        let (running, waiting) = (f64::from(self.running + load.0), f64::from(load.1));
+        page.gauge("num_requests_running", "Number of requests in model execution batches.", "", running);
+        page.gauge("num_requests_waiting", "Number of requests waiting to be processed.", "", waiting);
+        page.family("num_requests_waiting_by_reason", "gauge", "Number of waiting requests by reason.");
+        page.value("num_requests_waiting_by_reason", "", ",reason=\"capacity\"", waiting);
+        page.value("num_requests_waiting_by_reason", "", ",reason=\"deferred\"", 0.0);
+        page.family(
+            "engine_sleep_state",
+            "gauge",
+            "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake.",
+        );
+        for (state, on) in [("awake", 1.0), ("weights_offloaded", 0.0), ("discard_all", 0.0)] {
+            page.value("engine_sleep_state", "", &format!(",sleep_state=\"{state}\""), on);
+        }
+        let blocks = f64::from(self.running + load.0) * 8.0;
+        page.gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", "", (blocks / KV_CACHE.1 as f64).min(1.0));
+        page.counter("prefix_cache_queries", "Prefix cache queries, in terms of number of queried tokens.", self.prompt_tokens);
+        page.counter("prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens.", 0);
+        page.counter("num_preemptions", "Cumulative number of preemption from the engine.", 0);
+        page.counter("prompt_tokens", "Number of prefill tokens processed.", self.prompt_tokens);
+        page.counter("prompt_tokens_cached", "Number of cached prompt tokens (local + external).", 0);
+        page.counter("generation_tokens", "Number of generation tokens processed.", self.generated);
+        page.family("request_success_total", "counter", "Count of successfully processed requests.");
+        for (reason, count) in REASONS.iter().zip(self.ended) {
+            page.value("request_success_total", &format!(",finished_reason=\"{reason}\""), "", count as f64);
+        }
+        let histograms = [
+            &self.prompt,
+            &self.generation,
+            &self.steps,
+            &self.max_tokens,
+            &self.first_token,
+            &self.inter_token,
+            &self.per_token,
+            &self.whole,
+            &self.queue,
+            &self.inference,
+            &self.prefill,
+            &self.decode,
+        ];
+        for histogram in histograms {
+            page.histogram(histogram);
+        }
+        page.cache_config();
+        page.text
+    }
+}
+
+/// Escapes a label value (Prometheus text format 0.0.4).
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+struct Page {
+    text: String,
+    model: String,
+    created: SystemTime,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        writeln!(self.text, "# HELP vllm:{name} {help}\n# TYPE vllm:{name} {kind}").ok();
+    }
+
+    /// Labels are in alphabetical order: `before` lies between engine and model name, `after` behind.
+    fn value(&mut self, name: &str, before: &str, after: &str, value: f64) {
+        writeln!(self.text, "vllm:{name}{{engine=\"0\"{before},model_name=\"{}\"{after}}} {value:?}", self.model).ok();
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, labels: &str, value: f64) {
+        self.family(name, "gauge", help);
+        self.value(name, labels, "", value);
+    }
+
+    fn created(&mut self, name: &str, help: &str) {
+        let at = self.created.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        self.gauge(&format!("{name}_created"), help, "", at);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(&format!("{name}_total"), "counter", help);
+        self.value(&format!("{name}_total"), "", "", value as f64);
+        self.created(name, help);
+    }
+
+    fn histogram(&mut self, h: &Histogram) {
+        self.family(h.name, "histogram", h.help);
+        let name = format!("{}_bucket", h.name);
+        for (count, bound) in h.buckets.iter().zip(&h.bounds) {
+            self.value(&name, &format!(",le=\"{bound:?}\""), "", *count as f64);
+        }
+        self.value(&name, ",le=\"+Inf\"", "", h.count as f64);
+        self.value(&format!("{}_count", h.name), "", "", h.count as f64);
+        self.value(&format!("{}_sum", h.name), "", "", h.sum);
+        self.created(h.name, h.help);
+    }
+
+    fn cache_config(&mut self) {
+        let (size, blocks) = KV_CACHE;
+        self.family("cache_config_info", "gauge", "Information of the LLMEngine CacheConfig");
+        writeln!(
+            self.text,
+            "vllm:cache_config_info{{block_size=\"{size}\",cache_dtype=\"auto\",enable_prefix_caching=\"True\",engine=\"0\",\
+             gpu_memory_utilization=\"0.92\",kv_cache_size_tokens=\"{}\",num_gpu_blocks=\"{blocks}\",prefix_caching_hash_algo=\"sha256\"}} 1.0",
+            size * blocks
+        )
+        .ok();
+    }
+}
