@@ -7,7 +7,7 @@ use super::overlay::Overlay;
 use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
 use super::service::localapi::{self, ExitNode, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, Validity};
-use super::service::vllm::{self, VllmHandle};
+use super::service::vllm::{Pace, Vllm, VllmHandle};
 use super::service::{ServerHandle, api, apps, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
@@ -20,6 +20,7 @@ use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Addresses for outside names that the inventory states without one (RFC 5737 documentation ranges).
 const FIRST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -99,7 +100,7 @@ impl Servers {
                 authority.server(&[&database.host], &[*address.ip()])?,
                 vec![Ipv4Net::default()],
             )?,
-            vllm: inv.vllms.iter().map(|v| Ok(vllm::serve(net("dgx")?, &vllm::Settings::for_inventory(v))?)).collect::<Result<_>>()?,
+            vllm: inv.vllms.iter().map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?)).collect::<Result<_>>()?,
             tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,
             _others: others,
             _resolvers: inv
@@ -180,6 +181,12 @@ impl Servers {
             trust: Some(vec![self.authority.certificate()]),
         }
     }
+}
+
+/// A model server at a pace that an H100 could have for a short prompt.
+fn model_server(vllm: &crate::def::inventory::Vllm) -> Vllm {
+    let pace = Pace { first_token: Duration::from_millis(40), interval: Duration::from_millis(5) };
+    Vllm { model: vllm.model.clone(), max_model_len: vllm.max_model_len.unwrap_or(8192), pace }
 }
 
 fn resolvers(inv: &Inventory) -> String {
