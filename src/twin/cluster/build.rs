@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 /// When everything was created: the day on which the document says that the cluster was set up this way.
 pub(super) const CREATED: &str = "2025-10-13T09:00:00Z";
 
-/// K3s' own Corefile (k3s `manifests/coredns.yaml`).
+/// The Corefile that K3s installs.
 const COREFILE: &str = ".:53 {
     errors
     health

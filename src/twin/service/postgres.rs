@@ -157,7 +157,8 @@ fn parameters(body: &[u8]) -> BTreeMap<String, String> {
     found
 }
 
-/// Where in PostgreSQL 15's source an error is raised, and its SQLSTATE.
+/// An error's SQLSTATE, and where in PostgreSQL's source it is raised. The line numbers move with every minor release; these are
+/// plausible, not checked against one.
 struct Refusal {
     code: &'static str,
     file: &'static str,

@@ -11,8 +11,8 @@ pub(super) fn version(git_version: &str) -> Value {
     json!({
         "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
         "minCompatibilityMajor": major, "minCompatibilityMinor": compatible,
-        "gitVersion": git_version, "gitCommit": "148243c49519922720fe1b340008dbce8fb02516", "gitTreeState": "clean",
-        "buildDate": "2025-08-28T22:12:43Z", "goVersion": "go1.24.5", "compiler": "gc", "platform": "linux/amd64",
+        "gitVersion": git_version, "gitCommit": "$Format:%H$", "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "go1.26.8", "compiler": "gc", "platform": "linux/amd64",
     })
 }
 
