@@ -10,6 +10,8 @@ pub(crate) mod fixture;
 pub mod keys;
 mod looping;
 pub mod model;
+#[cfg(test)]
+mod pty;
 pub mod svg;
 pub mod terminal;
 #[cfg(test)]
