@@ -32,9 +32,9 @@ impl Theme {
         if self.color { style } else { Style { fg: None, bg: None, ..style } }
     }
 
-    /// The style of the chosen row: reversed, so that it shows without colours too.
+    /// The style of the chosen row: reversed, so that it shows without colours too, and in one piece.
     pub fn chosen(&self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
+        Style::new().fg(Color::Reset).add_modifier(Modifier::REVERSED).remove_modifier(Modifier::DIM)
     }
 
     /// One frame of the spinner.

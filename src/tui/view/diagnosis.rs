@@ -31,6 +31,9 @@ fn position(model: &Model) -> String {
     if !report.unexplained.is_empty() {
         parts.push(format!("{} unexplained", report.unexplained.len()));
     }
+    if model.is_busy() {
+        parts.push("so far".to_owned());
+    }
     parts.join(" · ")
 }
 

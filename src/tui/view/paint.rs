@@ -9,7 +9,7 @@ use crate::tui::model::{Model, Screen};
 use crate::tui::theme::Theme;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Margin, Rect};
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span as Piece};
 use ratatui::widgets::{Block, Borders, Paragraph, Widget};
 
@@ -31,6 +31,8 @@ pub(super) fn column(theme: &Theme, titles: (&str, &str), has_keys: bool, area: 
 
 fn ruled<'a>(theme: &Theme, (title, right): (&'a str, &'a str), has_keys: bool, borders: Borders) -> Block<'a> {
     let title_style = if has_keys { theme.style(Tone::Heading) } else { theme.style(Tone::Strong) };
+    // A title is drawn over the rule and would keep its dimness.
+    let title_style = title_style.remove_modifier(Modifier::DIM);
     let mark = if has_keys { "▸" } else { " " };
     let mut block = Block::new()
         .borders(borders)

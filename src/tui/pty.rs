@@ -1,0 +1,187 @@
+//! The real terminal code in a real pseudo-terminal. The program under test is this test binary itself, told by a
+//! variable to be the terminal program.
+
+use super::{Options, RunSource, Theme, fixture, interactive};
+use crate::report::Report;
+use crate::run::{Run, RunEvent};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::{Winsize, openpty};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+const ROLE: &str = "FATHOM_TEST_PTY";
+static START: Mutex<()> = Mutex::new(());
+
+/// Plays the fixture; the run stays open. `panic-elsewhere` panics in a task beside the screen, `panic` in the screen's.
+struct Played {
+    role: String,
+    open: Option<Sender<RunEvent>>,
+}
+
+impl RunSource for Played {
+    fn start(&mut self) -> Receiver<RunEvent> {
+        let (sender, receiver) = channel(100);
+        fixture::blocked_vxlan()[..19].iter().for_each(|event| sender.try_send(event.clone()).unwrap());
+        self.open = Some(sender);
+        receiver
+    }
+
+    fn cancel(&mut self) {
+        match self.role.as_str() {
+            "panic" => panic!("boom on purpose"),
+            "panic-elsewhere" => drop(std::thread::spawn(|| panic!("boom beside")).join()),
+            _ => {}
+        }
+        self.open = None;
+    }
+
+    fn report(&self, run: &Run) -> Report {
+        fixture::report(run)
+    }
+}
+
+/// Not a test of its own: the terminal program that the tests below start.
+#[test]
+#[ignore = "started by the tests beside it"]
+fn child() {
+    let role = std::env::var(ROLE).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut source = Played { role, open: None };
+    let options = Options { theme: Theme { color: true, ascii: false }, clock: || fixture::at(1234) };
+    let outcome = runtime.block_on(interactive(&mut source, options)).unwrap();
+    println!("left: {:?}", outcome.leave);
+}
+
+struct Pty {
+    master: File,
+    child: Child,
+    screen: vt100::Parser,
+}
+
+impl Pty {
+    fn start(role: &str) -> Self {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        // A child of another test must not inherit this pseudo-terminal: it would never end.
+        let _one_at_a_time = START.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let pty = openpty(Some(&size), None).unwrap();
+        for fd in [&pty.master, &pty.slave] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "tui::pty::child", "--nocapture", "--ignored"])
+            .env(ROLE, role)
+            .env("TERM", "xterm-256color")
+            .env("RUST_BACKTRACE", "0");
+        command.stdin(stdio(&pty.slave)).stdout(stdio(&pty.slave)).stderr(stdio(&pty.slave));
+        // SAFETY: setsid and ioctl are async-signal-safe (signal-safety(7)) and touch no memory of the parent.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                if libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
+        let screen = vt100::Parser::new(24.try_into().unwrap(), 80.try_into().unwrap(), 0);
+        Self { master: pty.master.into(), child, screen }
+    }
+
+    /// Reads until the words are on screen. The test harness' own deadline is the limit.
+    fn wait_for(&mut self, words: &str) {
+        while !self.screen.screen().contents().contains(words) {
+            assert!(self.read(), "ended without {words:?}:\n{}", self.screen.screen().contents());
+        }
+    }
+
+    /// Takes in what the program writes; false once it has ended (the pseudo-terminal then gives EIO).
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        match self.master.read(&mut bytes) {
+            Ok(n) if n > 0 => {
+                self.screen.process(&bytes[..n]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.master.write_all(keys).unwrap();
+    }
+
+    fn ends(&mut self) -> (Option<i32>, String) {
+        while self.read() {}
+        let status = self.child.wait().unwrap();
+        let screen = self.screen.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+        assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        (status.code(), screen.contents())
+    }
+}
+
+#[test]
+fn a_person_looks_and_leaves() {
+    let mut pty = Pty::start("plain");
+    pty.wait_for("udp8472-blocked");
+    assert!(pty.screen.screen().alternate_screen() && pty.screen.screen().hide_cursor());
+    pty.press(b"2\x1b[B\r");
+    pty.wait_for("Check");
+    pty.press(b"q");
+    let (code, text) = pty.ends();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("left: Quit"), "{text}");
+}
+
+#[test]
+fn a_signal_restores_the_terminal() {
+    for signal in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGHUP] {
+        let mut pty = Pty::start("plain");
+        pty.wait_for("udp8472-blocked");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pty.child.id().try_into().unwrap()), signal).unwrap();
+        let (code, text) = pty.ends();
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("left: Signal"), "{text}");
+    }
+}
+
+#[test]
+fn a_panic_of_the_screen_restores_the_terminal_and_is_told() {
+    let mut pty = Pty::start("panic");
+    pty.wait_for("udp8472-blocked");
+    pty.press(b"\x03");
+    let (code, text) = pty.ends();
+    assert_eq!(code, Some(101), "{text}");
+    assert!(text.contains("boom on purpose"), "{text}");
+}
+
+#[test]
+fn a_panic_elsewhere_leaves_the_screen_alone_and_is_told_afterwards() {
+    let mut pty = Pty::start("panic-elsewhere");
+    pty.wait_for("udp8472-blocked");
+    pty.press(b"\x03");
+    pty.wait_for("broke off");
+    assert!(pty.screen.screen().alternate_screen());
+    assert!(!pty.screen.screen().contents().contains("boom"));
+    pty.press(b"q");
+    let (code, text) = pty.ends();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("boom beside"), "{text}");
+}
+
+#[test]
+fn a_closed_terminal_ends_the_program() {
+    let mut pty = Pty::start("plain");
+    pty.wait_for("udp8472-blocked");
+    drop(std::mem::replace(&mut pty.master, File::open("/dev/null").unwrap()));
+    // The hang-up arrives as SIGHUP or as the end of the input; either way it ends.
+    pty.child.wait().unwrap();
+}
