@@ -4,6 +4,7 @@ use super::session::load;
 use super::{Common, Format, OutputArgs, output};
 use crate::def::Catalog;
 use crate::probe::KINDS;
+use crate::report::layer_name;
 use anyhow::Result;
 use serde_json::json;
 use std::fmt::Write;
@@ -35,16 +36,6 @@ fn human(catalog: &Catalog) -> Result<String> {
         writeln!(out, "  {:<24} {}", kind.name, kind.about)?;
     }
     Ok(out)
-}
-
-/// The documented name of a layer.
-pub fn layer_name(layer: u8) -> &'static str {
-    match layer {
-        1 => "physical + overlay",
-        2 => "Kubernetes networking",
-        3 => "service mesh",
-        _ => "application",
-    }
 }
 
 fn as_json(catalog: &Catalog) -> serde_json::Value {

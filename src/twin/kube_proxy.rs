@@ -26,7 +26,10 @@ pub fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool)
         batch = match service.endpoints.first() {
             Some(endpoint) => {
                 let dnat = to_service().counted().dnat(*endpoint.ip(), endpoint.port());
-                batch.rule("services-pre", dnat.clone()).rule("services-out", dnat)
+                let own = Ipv4Net::from(*endpoint.ip());
+                // A backend that calls its own service must see an answer from the node, or it would answer itself.
+                let hairpin = Rule::new().from(own, true).to(own, true).destination_was_translated().masquerade();
+                batch.rule("services-pre", dnat.clone()).rule("services-out", dnat).rule("masquerade", hairpin)
             }
             None => {
                 ["reject-in", "reject-forward", "reject-out"].iter().fold(batch, |b, chain| b.rule(chain, to_service().counted().reject()))

@@ -100,7 +100,11 @@ impl Servers {
                 authority.server(&[&database.host], &[*address.ip()])?,
                 vec![Ipv4Net::default()],
             )?,
-            vllm: inv.vllms.iter().map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?)).collect::<Result<_>>()?,
+            vllm: inv
+                .vllms
+                .iter()
+                .map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?))
+                .collect::<Result<_>>()?,
             tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,
             _others: others,
             _resolvers: inv

@@ -168,6 +168,7 @@ async fn pod_on(hosts: &mut Hosts, inv: &Inventory, node: &Node, name: &str, add
     let port = format!("veth{last}");
     wire.veth(&port, &pod, "eth0", POD_MTU).await?;
     wire.enslave(&port, &inv.overlay.bridge).await?;
+    wire.hairpin(&port).await?;
     pod.address("eth0", address, node.pod_cidr.prefix_len()).await?;
     pod.route(Ipv4Net::default(), Some(gateway(node)), "eth0", 254).await?;
     hosts.insert(name.to_owned(), pod);

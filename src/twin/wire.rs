@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A namespace of the twin with a netlink connection into it.
@@ -159,6 +159,13 @@ impl Wire {
         let controller = self.index(bridge).await?;
         let link = LinkUnspec::new_with_name(device).controller(controller).build();
         self.handle.link().set(link).execute().await.with_context(|| format!("{}: {device} into {bridge}", self.name))
+    }
+
+    /// Lets a bridge send a packet back out of the port it came in by, as the CNI plugin does: a pod may be its own backend.
+    pub async fn hairpin(&self, device: &str) -> Result<()> {
+        let index = self.index(device).await?;
+        let port = LinkBridgePort::new(index).hairpin(true).build();
+        self.handle.link().set_port(port).execute().await.with_context(|| format!("{}: hairpin on {device}", self.name))
     }
 
     /// Makes a VXLAN device, up.
