@@ -98,7 +98,7 @@ fn decode_all<T>(
     findings: &mut Vec<Finding>,
 ) -> Vec<T> {
     let mut all: Vec<T> = Vec::new();
-    let mut add = |documents: Vec<Document>, all: &mut Vec<T>, findings: &mut Vec<Finding>| {
+    let add = |documents: Vec<Document>, all: &mut Vec<T>, findings: &mut Vec<Finding>| {
         let mut seen: Vec<String> = Vec::new();
         for document in documents {
             match decode(&document) {

@@ -357,6 +357,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn ns_connections_are_made_inside_the_vantages_network() {
+        if !crate::vantage::netns::testing::in_private() {
+            return;
+        }
         let inside = Net::Ns(NetNs::create("inside").unwrap());
         loopback_up(&inside).await;
         let fake = Fake::start(&inside, Tls::Good, &healthy());

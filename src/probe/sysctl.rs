@@ -132,6 +132,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn ns_a_setting_of_the_namespace_also_below_a_name_with_a_dot() {
+        if !crate::vantage::netns::testing::in_private() {
+            return;
+        }
         let nodes = two_nodes().await;
         nodes.tethys.sysctl("net/ipv4/conf/flannel.1/rp_filter", "2");
         nodes.tethys.sysctl("net/ipv4/ip_forward", "0");

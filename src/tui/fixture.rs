@@ -63,7 +63,7 @@ fn started(checks: &[CheckReport]) -> RunEvent {
 }
 
 fn vantage(id: &str, why: &str) -> VantageReport {
-    VantageReport { id: id.into(), kind: VantageKind::Node, transport: Transport::Twin, why: why.into() }
+    VantageReport { id: id.into(), kind: VantageKind::Node, transport: Transport::Twin, why: why.into(), node: Some(id.into()) }
 }
 
 fn planned(check: &CheckReport) -> Planned {

@@ -183,3 +183,78 @@ pub fn enter_private() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Tests that make namespaces run in a process of their own, inside a private user and network namespace: so they
+    //! pass as an ordinary user too, and none of their packets can leave the machine.
+
+    use nix::sched::{CloneFlags, unshare};
+    use std::ffi::CString;
+    use std::io;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    const INSIDE: &str = "FATHOM_TEST_INSIDE";
+
+    /// True in the private process, where the test goes on. Elsewhere: runs the calling test there, and fails if it fails.
+    pub(crate) fn in_private() -> bool {
+        if std::env::var_os(INSIDE).is_some() {
+            loopback_up();
+            return true;
+        }
+        let test = std::thread::current().name().expect("libtest names the thread after the test").to_owned();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([&test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+        let root = nix::unistd::geteuid().is_root();
+        let maps = ids();
+        // SAFETY: between fork and exec only system calls on memory that was allocated before.
+        unsafe {
+            child.pre_exec(move || enter(root, &maps));
+        }
+        let output = child.output().expect("the test binary can be started in private namespaces (are user namespaces allowed?)");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        false
+    }
+
+    fn ids() -> [(CString, Vec<u8>); 3] {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        let file = |path: &str, text: String| (CString::new(path).unwrap(), text.into_bytes());
+        [
+            file("/proc/self/setgroups", "deny".to_owned()),
+            file("/proc/self/uid_map", format!("0 {uid} 1")),
+            file("/proc/self/gid_map", format!("0 {gid} 1")),
+        ]
+    }
+
+    fn enter(root: bool, maps: &[(CString, Vec<u8>)]) -> io::Result<()> {
+        if root {
+            return Ok(unshare(CloneFlags::CLONE_NEWNET)?);
+        }
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUSER)?;
+        for (path, text) in maps {
+            // SAFETY: path and text are valid for the calls; the descriptor is closed with exec (O_CLOEXEC).
+            let written =
+                unsafe { libc::write(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC), text.as_ptr().cast(), text.len()) };
+            if written < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the private namespace's loopback up (netdevice(7)).
+    fn loopback_up() {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        // SAFETY: ifreq is plain data, for which zero is a valid value; it outlives the call.
+        let done = unsafe {
+            let mut request: libc::ifreq = std::mem::zeroed();
+            request.ifr_name[0] = libc::c_char::from_ne_bytes([b'l']);
+            request.ifr_name[1] = libc::c_char::from_ne_bytes([b'o']);
+            request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
+            libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw mut request)
+        };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    }
+}

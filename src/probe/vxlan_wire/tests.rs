@@ -14,6 +14,9 @@ async fn observe(from: &Node, witness: Option<&Node>) -> Observation {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_healthy_every_packet_is_seen_at_both_ends() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     let facts = look(&nodes, true).await;
     assert_eq!((&facts["sent"], &facts["echoes"], &facts["last_seen"]), (&json!(3), &json!(3), &json!("echoed")));
@@ -28,6 +31,9 @@ async fn ns_healthy_every_packet_is_seen_at_both_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_simultaneous_probes_count_only_their_own_packets() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     let many: Vec<Value> = futures::future::join_all((0..4).map(|_| look(&nodes, true))).await;
     for facts in many {
@@ -37,6 +43,9 @@ async fn ns_simultaneous_probes_count_only_their_own_packets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_peer_device_down_packets_arrive_and_go_no_further() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     nodes.calypso.down("flannel.1").await;
     let facts = look(&nodes, true).await;
@@ -51,6 +60,9 @@ async fn ns_peer_device_down_packets_arrive_and_go_no_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_peer_device_missing_raises_no_ports() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     nodes.calypso.delete("flannel.1").await;
     let facts = look(&nodes, true).await;
@@ -61,6 +73,9 @@ async fn ns_peer_device_missing_raises_no_ports() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_own_forwarding_entry_missing_nothing_leaves() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     nodes.tethys.forget_forwarding().await;
     let facts = look(&nodes, true).await;
@@ -71,6 +86,9 @@ async fn ns_own_forwarding_entry_missing_nothing_leaves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_peer_lacks_the_way_back_requests_reach_its_device() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     nodes.calypso.forget_forwarding().await;
     let facts = look(&nodes, true).await;
@@ -80,6 +98,9 @@ async fn ns_peer_lacks_the_way_back_requests_reach_its_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_without_the_device_nothing_is_claimed_about_the_wire() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
     let nodes = two_nodes().await;
     nodes.tethys.delete("flannel.1").await;
     let facts = look(&nodes, false).await;

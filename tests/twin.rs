@@ -1,0 +1,181 @@
+//! The twin matrix: the healthy twin from every vantage, each fault from every vantage set that suffices for it, what
+//! is left after it is mended, and pairs of faults. Real packets, in one process that enters private namespaces before
+//! its first thread exists; so it has a `main` of its own, and runs as root and as an ordinary user.
+//!
+//! `cargo test --test twin -- WORD..` runs the cases whose names hold one of the words.
+
+use fathom::check::Verdict;
+use fathom::def::{Catalog, Sources};
+use fathom::report::build::{FailOn, build};
+use fathom::report::{CauseState, Report};
+use fathom::run::{Filter, Limits, Plan, Run, start};
+use fathom::twin::Twin;
+use fathom::twin::fault::{FAULTS, Fault};
+use fathom::vantage::select::of_the_twin;
+use futures::StreamExt;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Twins at work at once: they mostly wait for timeouts.
+const AT_ONCE: usize = 4;
+
+#[derive(Clone)]
+enum Case {
+    Healthy(&'static str),
+    Fault(&'static Fault, &'static str),
+    Mended(&'static Fault),
+    Pair(&'static Fault, &'static Fault),
+}
+
+impl Case {
+    fn name(&self) -> String {
+        match self {
+            Self::Healthy(from) => format!("healthy from {from}"),
+            Self::Fault(fault, from) => format!("{} from {from}", fault.id),
+            Self::Mended(fault) => format!("{} mended", fault.id),
+            Self::Pair(a, b) => format!("{} and {}", a.id, b.id),
+        }
+    }
+}
+
+/// Faults far enough from each other that both must be named.
+const PAIRS: &[(&str, &str)] = &[
+    ("endpoints-empty-selector", "pg-allowlist-drop"),
+    ("exit-node-without-lan-access", "endpoints-empty-selector"),
+    ("ip-forward-zero", "pg-source-refused-by-gateway"),
+    ("egress-ip-differs", "vllm-engine-dead-health-ok"),
+    ("flannel-recreated-bare", "pg-source-refused-by-gateway"),
+];
+
+fn cases() -> Vec<Case> {
+    let find = |id: &str| FAULTS.iter().copied().find(|f| f.id == id).unwrap_or_else(|| panic!("no fault {id}"));
+    let healthy =
+        ["calypso", "tethys", "workstation", "ci", "pod:apps/csv-ingestion-worker", "pod:apps/md-query-proxy", "calypso,tethys", "all"];
+    let healthy = healthy.into_iter().map(Case::Healthy);
+    let faults = FAULTS.iter().flat_map(|f| f.decided_from.iter().map(|from| Case::Fault(f, from)));
+    let mended = FAULTS.iter().map(|f| Case::Mended(f));
+    let pairs = PAIRS.iter().map(|(a, b)| Case::Pair(find(a), find(b)));
+    healthy.chain(faults).chain(mended).chain(pairs).collect()
+}
+
+fn main() -> ExitCode {
+    fathom::vantage::netns::enter_private().expect("the twin needs network namespaces: run as root, or allow unprivileged user namespaces");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let cases: Vec<Case> = cases().into_iter().filter(|c| words.is_empty() || words.iter().any(|w| c.name().contains(w))).collect();
+    if std::env::args().any(|a| a == "--list") {
+        cases.iter().for_each(|c| println!("{}: test", c.name()));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} cases of the twin matrix", cases.len());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().expect("runtime");
+    let catalog = Arc::new(Catalog::load(&Sources::default()).unwrap_or_else(|f| panic!("the built-in catalogue has faults: {f:?}")));
+    let failures = runtime.block_on(run_all(cases, catalog));
+    println!("\ntwin matrix: {}. {} failed\n", if failures.is_empty() { "ok" } else { "FAILED" }, failures.len());
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_all(cases: Vec<Case>, catalog: Arc<Catalog>) -> Vec<String> {
+    let results = futures::stream::iter(cases)
+        .map(|case| {
+            let catalog = catalog.clone();
+            async move {
+                let began = Instant::now();
+                let name = case.name();
+                let outcome = match tokio::spawn(async move { run_case(&case, &catalog).await }).await {
+                    Ok(outcome) => outcome,
+                    Err(panic) => Err(format!("panicked: {panic}")),
+                };
+                match &outcome {
+                    Ok(()) => println!("test {name} ... ok ({:.1} s)", began.elapsed().as_secs_f64()),
+                    Err(why) => {
+                        println!("test {name} ... FAILED ({:.1} s)\n    {}", began.elapsed().as_secs_f64(), why.replace('\n', "\n    "))
+                    }
+                }
+                outcome.err().map(|_| name)
+            }
+        })
+        .buffer_unordered(AT_ONCE);
+    results.filter_map(|failed| async { failed }).collect().await
+}
+
+async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
+    let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
+    let apply = async |fault: &Fault| fault.apply(&twin).await.map_err(|e| format!("{e:#}"));
+    match case {
+        Case::Healthy(from) => clean(&look(&twin, catalog, from).await?),
+        Case::Fault(fault, from) => {
+            apply(fault).await?;
+            names(&look(&twin, catalog, from).await?, &[fault.expects])
+        }
+        Case::Mended(fault) => {
+            apply(fault).await?;
+            fault.undo(&twin).await.map_err(|e| format!("{e:#}"))?;
+            clean(&look(&twin, catalog, "calypso,tethys").await?)
+        }
+        Case::Pair(a, b) => {
+            apply(a).await?;
+            apply(b).await?;
+            names(&look(&twin, catalog, "calypso,tethys").await?, &[a.expects, b.expects])
+        }
+    }
+}
+
+async fn look(twin: &Twin, catalog: &Catalog, from: &str) -> Result<Report, String> {
+    let vantages = of_the_twin(Some(from), twin.vantages())?;
+    let plan = Plan::make(catalog, &vantages, &Filter::default())?;
+    let mut running = start(plan, catalog, Limits { timeout: Duration::from_secs(90), ..Limits::default() });
+    let mut run = Run::new();
+    while let Some(event) = running.events.recv().await {
+        run.apply(&event);
+    }
+    Ok(build(&run, catalog, FailOn::default()))
+}
+
+/// Nothing fails, nothing is unknown or blocked, nothing is claimed, and something passes.
+fn clean(report: &Report) -> Result<(), String> {
+    let bad: Vec<String> = report
+        .checks
+        .iter()
+        .filter(|c| !matches!(c.outcome, Verdict::Pass | Verdict::Skip))
+        .map(|c| format!("{} is {}: {}", c.id, c.outcome, c.reason.clone().unwrap_or_default()))
+        .collect();
+    if !bad.is_empty() || !report.diagnoses.is_empty() || report.run.exit_code != 0 || report.summary.pass == 0 || !report.run.complete {
+        return Err(format!("not clean (exit {}):\n{}\nclaimed: {}", report.run.exit_code, bad.join("\n"), claimed(report)));
+    }
+    Ok(())
+}
+
+/// The first diagnosis is the expected one, every expected one is supported with evidence, and no other is.
+fn names(report: &Report, expected: &[&str]) -> Result<(), String> {
+    let supported: Vec<&str> = report.diagnoses.iter().filter(|d| d.state == CauseState::Supported).map(|d| d.code.as_str()).collect();
+    let first = report.diagnoses.first().map(|d| d.code.as_str());
+    let all_there = expected.iter().all(|e| supported.contains(e)) && supported.iter().all(|s| expected.contains(s));
+    let first_is_right = first.is_some_and(|f| expected.contains(&f));
+    let proven = report
+        .diagnoses
+        .iter()
+        .filter(|d| d.state == CauseState::Supported)
+        .all(|d| d.supports.iter().all(|s| s.held == Some(true) && !s.values.is_empty()));
+    if all_there && first_is_right && proven && report.run.exit_code == 1 && report.unexplained.is_empty() {
+        return Ok(());
+    }
+    let failing: Vec<String> = report
+        .checks
+        .iter()
+        .filter(|c| c.outcome == Verdict::Fail)
+        .map(|c| format!("{}: {}", c.id, c.reason.clone().unwrap_or_default()))
+        .collect();
+    Err(format!(
+        "expected {expected:?} (exit 1), got exit {}\nclaimed: {}\nunexplained: {:?}\nfailing:\n{}",
+        report.run.exit_code,
+        claimed(report),
+        report.unexplained,
+        failing.join("\n")
+    ))
+}
+
+fn claimed(report: &Report) -> String {
+    report.diagnoses.iter().map(|d| format!("{} ({:?}, {:?})", d.code, d.state, d.instance)).collect::<Vec<_>>().join("; ")
+}
