@@ -108,7 +108,10 @@ impl Expr {
     pub fn compile(source: &str) -> Result<Self, String> {
         match Program::compile(source) {
             Ok(program) => Ok(Self { source: source.into(), program: Arc::new(program) }),
-            Err(errors) => Err(errors.to_string().lines().next().unwrap_or("not a CEL expression").trim().to_owned()),
+            Err(errors) => {
+                let first = errors.to_string().lines().next().unwrap_or_default().trim().to_owned();
+                Err(format!("not a CEL expression: {}", first.trim_start_matches("ERROR: <input>:")))
+            }
         }
     }
 

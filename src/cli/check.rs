@@ -1,11 +1,10 @@
 //! `fathom check`: run, report, exit code.
 
-use super::session::Session;
+use super::session::{Interrupts, Session};
 use super::{CheckArgs, Common, Format, OutputArgs, output};
 use crate::report::{build, human, json};
-use crate::run::{Filter, Plan, Run, RunEvent, start};
+use crate::run::{Filter, Plan, Run, RunEvent, Running, start};
 use anyhow::{Result, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<u8> {
     let filter = Filter { checks: args.ids.clone(), layers: args.layer.clone(), playbooks: args.playbook.clone() };
@@ -14,10 +13,17 @@ pub(super) fn run(common: &Common, args: &CheckArgs) -> Result<u8> {
 
 /// Runs what the filter asks for and prints it.
 pub(super) fn run_filtered(common: &Common, filter: Filter, how: OutputArgs) -> Result<u8> {
-    let session = Session::open(common)?;
+    let mut session = Session::open(common)?;
     let plan = Plan::make(&session.catalog, &session.vantages, &filter).map_err(|e| anyhow!(e))?;
     let format = how.format();
-    let run = session.runtime.block_on(follow(plan, &session, common, format))?;
+    let run = {
+        let Session { catalog, runtime, interrupts, .. } = &mut session;
+        let running = {
+            let _entered = runtime.enter();
+            start(plan, catalog, Session::limits(common))
+        };
+        runtime.block_on(follow(running, interrupts, format))?
+    };
     let report = build::build(&run, &session.catalog, how.fail_on);
     match format {
         Format::Human => output::print(&human::render(&report, &output::style(common.ascii)))?,
@@ -28,10 +34,7 @@ pub(super) fn run_filtered(common: &Common, filter: Filter, how: OutputArgs) -> 
 }
 
 /// Follows a run to its end. A first interrupt asks for a partial report; the run ends soon after.
-async fn follow(plan: Plan, session: &Session, common: &Common, format: Format) -> Result<Run> {
-    let mut running = start(plan, &session.catalog, Session::limits(common));
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+async fn follow(mut running: Running, interrupts: &mut Interrupts, format: Format) -> Result<Run> {
     let mut run = Run::new();
     loop {
         tokio::select! {
@@ -42,8 +45,7 @@ async fn follow(plan: Plan, session: &Session, common: &Common, format: Format) 
                 }
                 run.apply(&event);
             }
-            _ = interrupt.recv() => running.cancel(),
-            _ = terminate.recv() => running.cancel(),
+            () = interrupts.next() => running.cancel(),
         }
     }
     Ok(run)

@@ -8,12 +8,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Everything that is ready before a run begins.
 pub(super) struct Session {
     pub(super) catalog: Arc<Catalog>,
     pub(super) vantages: Vec<Arc<Vantage>>,
     pub(super) runtime: Runtime,
+    /// Interrupts since the program began: one that came while the twin was built is not lost.
+    pub(super) interrupts: Interrupts,
     /// Keeps the twin up; dropped last.
     _twin: Option<Twin>,
 }
@@ -31,6 +34,7 @@ impl Session {
         }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().context("cannot start the runtime")?;
+        let interrupts = runtime.block_on(async { Interrupts::listen() })?;
         let twin = match faults {
             Some(faults) => Some(runtime.block_on(Twin::start(catalog.inventory.clone(), &faults)).context("the twin did not come up")?),
             None => None,
@@ -41,12 +45,32 @@ impl Session {
             None => select::on_this_machine(from, &catalog.inventory),
         };
         let vantages = chosen.map_err(|e| anyhow!(e))?.into_iter().map(|v| with_kubeconfig(v, common)).collect();
-        Ok(Self { catalog, vantages, runtime, _twin: twin })
+        Ok(Self { catalog, vantages, runtime, interrupts, _twin: twin })
     }
 
     /// The run's own deadline.
     pub(super) fn limits(common: &Common) -> crate::run::Limits {
         crate::run::Limits { timeout: Duration::from_secs_f64(common.timeout), ..Default::default() }
+    }
+}
+
+/// ctrl+C and SIGTERM.
+pub(super) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

@@ -149,7 +149,12 @@ fn arguments(check: &CheckDef, catalog: &Catalog) -> Option<Finding> {
         if check.when.as_ref().is_some_and(|w| w.truth(&scope) != crate::check::Truth::True) {
             return None;
         }
-        let at = |message: String| doc.finding(doc.line_of(&[Step::Key("with")]), format!("{}[{}]: {message}", check.id, binding.label));
+        let at = |message: String| {
+            doc.finding(
+                doc.line_of(&[Step::Key("with")]),
+                format!("{}: {message}", crate::run::plan::instance_id(&check.id, &binding.label)),
+            )
+        };
         match super::load_with(&check.with, &scope) {
             Err(error) => Some(at(error)),
             Ok(with) => (check.kind.decode)(&with).err().map(at),

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Our end of the device.
 #[derive(Debug)]
-pub enum Device {
+pub(super) enum Device {
     /// The TUN descriptor; the device goes when it is closed.
     Tun(OwnedFd),
     /// A packet socket on the other end of a veth pair.
@@ -25,7 +25,7 @@ pub enum Device {
 
 impl Device {
     /// Makes the device in a node's namespace and brings it up.
-    pub async fn make(wire: &Wire, name: &str, mtu: u32) -> Result<Self> {
+    pub(super) async fn make(wire: &Wire, name: &str, mtu: u32) -> Result<Self> {
         let device = match wire.net.with(|| open_tun(name))? {
             Ok(tun) => Self::Tun(tun),
             Err(_) => Self::packet(wire, name, mtu).await?,
@@ -35,7 +35,7 @@ impl Device {
     }
 
     /// Makes sure that the device is gone: a TUN is, once its descriptor is closed; a veth must be deleted.
-    pub async fn remove(wire: &Wire, name: &str) -> Result<()> {
+    pub(super) async fn remove(wire: &Wire, name: &str) -> Result<()> {
         match wire.index(name).await {
             Ok(_) => wire.delete_link(name).await,
             Err(_) => Ok(()),
@@ -56,14 +56,14 @@ impl Device {
     }
 
     /// Reads one packet.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // SAFETY: the buffer is valid for its length during the call.
         let n = unsafe { libc::read(self.as_fd().as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
     /// Writes one packet; a device that is down loses it, as a wire does.
-    pub fn write(&self, packet: &[u8]) {
+    pub(super) fn write(&self, packet: &[u8]) {
         match self {
             // SAFETY: the packet is valid for its length during the call.
             Self::Tun(fd) => unsafe {

@@ -9,7 +9,7 @@ use anyhow::Result;
 use ipnet::Ipv4Net;
 
 /// Programs every service of the cluster, and the masquerading rules, in one transaction.
-pub fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool) -> Result<()> {
+pub(super) fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool) -> Result<()> {
     let mut batch = Batch::replace("kube-proxy")
         .fresh()
         .chain("services-pre", "nat", Hook::Prerouting, -100)
