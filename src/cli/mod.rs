@@ -6,6 +6,7 @@ mod explain;
 mod lint;
 mod list;
 mod output;
+mod replay;
 mod schema;
 mod session;
 mod tui;
@@ -76,6 +77,13 @@ enum Command {
     Check(CheckArgs),
     /// Start from a symptom, such as an error message: run the playbooks that match it.
     Diagnose(DiagnoseArgs),
+    /// Print the report of a recorded run (`fathom check -o ndjson > FILE`).
+    Replay {
+        /// The recording.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// List checks, playbooks and probe kinds.
     List(OutputArgs),
     /// Explain a check, a playbook, a cause or a probe kind.
@@ -188,6 +196,7 @@ pub fn main() -> ExitCode {
         None => tui::run(&cli.common),
         Some(Command::Check(args)) => check::run(&cli.common, &args),
         Some(Command::Diagnose(args)) => diagnose::run(&cli.common, &args),
+        Some(Command::Replay { file, output }) => replay::run(&cli.common, &file, output),
         Some(Command::List(args)) => list::run(&cli.common, args),
         Some(Command::Explain { id }) => explain::run(&cli.common, &id),
         Some(Command::Lint { files }) => lint::run(&cli.common, &files),

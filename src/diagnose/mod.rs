@@ -101,22 +101,32 @@ fn cover<'a>(supported: &[&'a Tested]) -> Vec<&'a Tested> {
     chosen
 }
 
-/// Other causes that could have made the same checks fail, and why they are out.
+/// Other causes that could have made the same checks fail, and why they are out. A cause that fits several places is
+/// refuted only when it is ruled out in each of them.
 fn rivals(of: &Tested, all: &[Tested], chosen: &[&Tested]) -> Vec<Rival> {
     let mut rivals: Vec<Rival> = Vec::new();
     for other in all {
         let shares = other.explains.iter().any(|id| of.explains.contains(id));
         let is_chosen = chosen.iter().any(|c| c.code == other.code);
-        if !shares || other.code == of.code || is_chosen || rivals.iter().any(|r| r.code == other.code) {
+        if !shares || other.code == of.code || is_chosen {
             continue;
         }
-        let (state, because) = match &other.standing {
-            Standing::Out(because) => (RivalState::Refuted, because.clone()),
-            Standing::Untested(because) => (RivalState::Untested, because.clone()),
-            Standing::Possible => (RivalState::Untested, other.undecided().unwrap_or_default()),
-            Standing::Supported => (RivalState::Untested, "leaves nothing to explain that the named cause does not explain".to_owned()),
-        };
-        rivals.push(Rival { code: other.code.clone(), state, because });
+        let new = rival(other);
+        match rivals.iter_mut().find(|r| r.code == new.code) {
+            Some(known) if known.state == RivalState::Refuted => *known = new,
+            Some(_) => {}
+            None => rivals.push(new),
+        }
     }
     rivals
+}
+
+fn rival(of: &Tested) -> Rival {
+    let (state, because) = match &of.standing {
+        Standing::Out(because) => (RivalState::Refuted, because.clone()),
+        Standing::Untested(because) => (RivalState::Untested, because.clone()),
+        Standing::Possible => (RivalState::Untested, of.undecided().unwrap_or_default()),
+        Standing::Supported => (RivalState::Untested, "leaves nothing to explain that the named cause does not explain".to_owned()),
+    };
+    Rival { code: of.code.clone(), state, because }
 }
