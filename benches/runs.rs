@@ -21,7 +21,11 @@ fn main() {
     let load = median(|| {
         Catalog::load(&Sources::default()).expect("built-in catalogue");
     });
-    println!("{:<58} {}", format!("load, compile and lint {} checks, {} playbooks", catalog.checks.len(), catalog.playbooks.len()), show(load));
+    println!(
+        "{:<58} {}",
+        format!("load, compile and lint {} checks, {} playbooks", catalog.checks.len(), catalog.playbooks.len()),
+        show(load)
+    );
 
     let version = median(|| {
         let status = Command::new(env!("CARGO_BIN_EXE_fathom")).arg("--version").stdout(Stdio::null()).status().expect("fathom --version");
