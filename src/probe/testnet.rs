@@ -43,7 +43,6 @@ pub(crate) async fn two_nodes() -> Nodes {
     let (tethys, calypso) = (Node::create("tethys"), Node::create("calypso"));
     for node in [&tethys, &calypso] {
         node.up("lo").await;
-        node.sysctl("net/ipv4/ping_group_range", "0 0");
         node.sysctl("net/ipv4/ip_forward", "1");
     }
     tethys.veth("tailscale0", &calypso).await;
