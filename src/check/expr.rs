@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub struct Expr {
     source: Arc<str>,
     program: Arc<Program>,
+    roots: Arc<[String]>,
 }
 
 impl fmt::Debug for Expr {
@@ -94,12 +95,16 @@ impl Scope {
             .map(|(at, reason)| format!("{at} is unknown: {reason}"))
     }
 
-    fn context(&self) -> Context<'static> {
-        let mut context = Context::default().with_all();
-        for (root, value) in &self.vars {
-            context.add_variable_from_value(root.clone(), to_cel(value));
-        }
-        context
+    /// Runs a program that reads these roots. Only they are converted: the inventory alone has hundreds of values.
+    fn execute(&self, program: &Program, roots: &[String]) -> Result<cel::Value, cel::ExecutionError> {
+        thread_local!(static FUNCTIONS: Context<'static> = Context::default().with_all());
+        FUNCTIONS.with(|functions| {
+            let mut context = functions.new_inner_scope();
+            for (root, value) in roots.iter().filter_map(|root| Some((root, self.vars.get(root)?))) {
+                context.add_variable_from_value(root.clone(), to_cel(value));
+            }
+            program.execute(&context)
+        })
     }
 }
 
@@ -107,7 +112,10 @@ impl Expr {
     /// Compiles an expression; the error is one line.
     pub fn compile(source: &str) -> Result<Self, String> {
         match Program::compile(source) {
-            Ok(program) => Ok(Self { source: source.into(), program: Arc::new(program) }),
+            Ok(program) => {
+                let roots = program.references().variables().iter().filter(|v| !v.starts_with('@')).map(|v| (*v).to_owned()).collect();
+                Ok(Self { source: source.into(), program: Arc::new(program), roots })
+            }
             Err(errors) => {
                 let first = errors.to_string().lines().next().unwrap_or_default().trim().to_owned();
                 Err(format!("not a CEL expression: {}", first.trim_start_matches("ERROR: <input>:")))
@@ -130,14 +138,14 @@ impl Expr {
         self.program.references().functions().iter().map(|f| (*f).to_owned()).collect()
     }
 
-    /// Root variables that the expression reads (names bound by macros such as `exists` left out).
-    pub fn roots(&self) -> Vec<String> {
-        self.program.references().variables().iter().filter(|v| !v.starts_with('@')).map(|v| (*v).to_owned()).collect()
+    /// Root variables that the expression reads, the names bound by macros such as `exists` among them.
+    pub fn roots(&self) -> &[String] {
+        &self.roots
     }
 
     /// Evaluates to a truth value.
     pub fn truth(&self, scope: &Scope) -> Truth {
-        match self.program.execute(&scope.context()) {
+        match scope.execute(&self.program, &self.roots) {
             Ok(cel::Value::Bool(true)) => Truth::True,
             Ok(cel::Value::Bool(false)) => Truth::False,
             Ok(other) => Truth::Unknown(format!("`{}` is not true or false but {other:?}", self.source)),
@@ -147,7 +155,7 @@ impl Expr {
 
     /// Evaluates to a JSON value, for templates.
     pub fn value(&self, scope: &Scope) -> Result<Value, String> {
-        match self.program.execute(&scope.context()) {
+        match scope.execute(&self.program, &self.roots) {
             Ok(value) => Ok(from_cel(&value)),
             Err(error) => Err(self.explain(scope, &error.to_string())),
         }

@@ -225,7 +225,7 @@ fn no_such_check(template: &Template, catalog: &Catalog) -> Option<String> {
 fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)], inv: &serde_json::Value) -> Option<String> {
     let bound: Vec<&str> = each.iter().flat_map(|a| a.names()).copied().chain(["inv"]).collect();
     for root in expr.roots() {
-        let known = bound.contains(&root.as_str()) || facts.iter().any(|(alias, _)| *alias == root);
+        let known = bound.contains(&root.as_str()) || facts.iter().any(|(alias, _)| alias == root);
         let macro_variable = expr.source().contains(&format!("({root},"));
         if !known && !macro_variable {
             return Some(format!("`{root}` in `{}` is not a variable here", expr.source()));
