@@ -24,6 +24,8 @@ pub(super) struct Work {
     /// `stream_options.continuous_usage_stats`.
     pub(super) running_usage: bool,
     pub(super) prompt_tokens: u32,
+    /// Images in the prompt.
+    pub(super) images: u32,
     pub(super) max_tokens: u32,
     /// Goes on after the text's end until `max_tokens`.
     pub(super) ignore_eos: bool,
@@ -56,6 +58,24 @@ impl Refusal {
         Self::invalid(Some(&place), &message)
     }
 
+    /// The queue is full.
+    pub(super) fn busy() -> Self {
+        let message = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", Value::Null, message)
+    }
+
+    /// The engine process has died (EngineDeadError).
+    pub(super) fn dead() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Value::Null, super::chunks::ENGINE_DIED)
+    }
+
+    /// torch.OutOfMemoryError, in the words of PyTorch.
+    pub(super) fn out_of_memory() -> Self {
+        let message =
+            "CUDA out of memory. Tried to allocate 1.25 GiB. GPU 0 has a total capacity of 79.11 GiB of which 312.00 MiB is free.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Value::Null, message)
+    }
+
     pub(super) fn too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Bad Request", Value::Null, "Request body too large")
     }
@@ -86,6 +106,7 @@ pub(super) fn read(served: &Vllm, endpoint: Endpoint, content_type: &str, body: 
         usage: options["include_usage"] == true,
         running_usage: options["continuous_usage_stats"] == true,
         prompt_tokens,
+        images: images(&request[needed]),
         max_tokens: max_tokens(served, endpoint, &request, prompt_tokens)?,
         ignore_eos: request["ignore_eos"] == true,
     })
@@ -115,6 +136,13 @@ fn prompt_tokens(prompt: &Value) -> Result<u32, Refusal> {
         }
     }
     Ok(tokens)
+}
+
+/// Images in a prompt.
+fn images(prompt: &Value) -> u32 {
+    let messages = prompt.as_array().map_or(&[][..], Vec::as_slice);
+    let parts = messages.iter().filter_map(|m| m["content"].as_array()).flatten();
+    u32::try_from(parts.filter(|p| p["image_url"].is_object()).count()).unwrap_or(u32::MAX)
 }
 
 fn part_tokens(part: &Value) -> Result<u32, Refusal> {
