@@ -52,8 +52,13 @@ pub(super) struct Canary {
 
 /// Sends it. The connection is dropped as soon as the outcome is known, which makes the server stop generating.
 pub(super) async fn run(net: &Net, ask: &Ask, deadline: Instant) -> Canary {
+    run_with(net, ask, ask.body(), deadline).await
+}
+
+/// The same with another body, which must ask for a stream.
+pub(super) async fn run_with(net: &Net, ask: &Ask, body: Value, deadline: Instant) -> Canary {
     let mut canary = Canary::default();
-    let outcome = stream(net, ask, deadline, &mut canary).await;
+    let outcome = stream(net, ask, body, deadline, &mut canary).await;
     canary.first_token = match canary.ttft {
         Some(ttft) => Some(ttft <= ask.first_token),
         None if outcome.as_ref().is_err_and(|e| e == "TIMEOUT") && canary.cut_short => None,
@@ -67,8 +72,8 @@ pub(super) async fn run(net: &Net, ask: &Ask, deadline: Instant) -> Canary {
     canary
 }
 
-async fn stream(net: &Net, ask: &Ask, deadline: Instant, canary: &mut Canary) -> Result<(), String> {
-    let request = ask.request().map_err(|_| "not a valid request".to_owned())?;
+async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &mut Canary) -> Result<(), String> {
+    let request = completion_request(ask.server, &body).map_err(|_| "not a valid request".to_owned())?;
     let (stream, _) = connect(net, ask.server, deadline).await.map_err(|failed| format!("connect: {}", failed.word))?;
     let first = deadline.min(Instant::now() + ask.first_token);
     canary.cut_short = first == deadline;
@@ -101,9 +106,18 @@ async fn refusal(answer: &mut Answer, until: Instant) -> String {
     clean(format!("HTTP {status}: {}", message.trim()).trim_end_matches(": "), 300)
 }
 
+/// A request for a completion.
+pub(super) fn completion_request(server: SocketAddrV4, body: &Value) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let body = Bytes::from(body.to_string());
+    http1::request(Method::POST, "/v1/chat/completions", &server.to_string())
+        .header("content-type", "application/json")
+        .header("content-length", body.len())
+        .body(Full::new(body))
+}
+
 impl Ask {
-    fn request(&self) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let body = json!({
+    fn body(&self) -> Value {
+        json!({
             "model": self.model,
             "messages": [{"role": "user", "content": "Count from one to twenty in words."}],
             "max_tokens": self.max_tokens,
@@ -111,12 +125,7 @@ impl Ask {
             "stream": true,
             // Running usage tells how many tokens an event holds, also where a token has no text of its own.
             "stream_options": {"include_usage": true, "continuous_usage_stats": true},
-        });
-        let body = Bytes::from(body.to_string());
-        http1::request(Method::POST, "/v1/chat/completions", &self.server.to_string())
-            .header("content-type", "application/json")
-            .header("content-length", body.len())
-            .body(Full::new(body))
+        })
     }
 }
 

@@ -23,6 +23,8 @@ mod kube_client;
 mod link;
 mod lookup;
 mod netlink;
+mod ocr;
+mod ocr_page;
 mod pg_wire;
 mod postgres;
 mod prometheus;
@@ -69,6 +71,7 @@ pub static KINDS: &[&Kind] = &[
     &postgres::KIND,
     &http::KIND,
     &vllm::KIND,
+    &ocr::KIND,
 ];
 
 /// A kind of probe: what it can observe, and how its arguments are read.

@@ -106,11 +106,11 @@ fn five_seconds() -> u64 {
 
 /// A plain answer.
 #[derive(Debug, Default)]
-struct Fetched {
+pub(super) struct Fetched {
     /// HTTP status; 0 if there was no answer.
     status: u16,
     /// The whole body.
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// Why there is no answer, or not all of it; empty if there is.
     error: String,
     /// How long it took.
@@ -201,7 +201,8 @@ impl Vllm {
     }
 }
 
-async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
+/// GET of a path, whole or not.
+pub(super) async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
     let began = Instant::now();
     let until = deadline.min(began + REQUEST_TIME);
     let fetched = match connect(net, server, until).await {

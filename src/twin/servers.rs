@@ -105,7 +105,11 @@ impl Servers {
             vllm: inv
                 .vllms
                 .iter()
-                .map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?))
+                .map(|v| {
+                    let server = model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?;
+                    server.set_names(names(inv));
+                    Ok(server)
+                })
                 .collect::<Result<_>>()?,
             portals,
             tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,

@@ -19,6 +19,7 @@ mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
+mod vllm_page;
 mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
@@ -72,6 +73,11 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_trouble::QUEUE_FULL,
     &vllm_trouble::ENGINE_CRASHED,
     &vllm_trouble::METRICS_ENDPOINT_WRONG,
+    &vllm_page::OOM_RUN,
+    &vllm_page::REPETITION,
+    &vllm_page::CPU_BOUND,
+    &vllm_page::TOO_LONG,
+    &vllm_page::IMAGE_FETCH,
     &portal::EXTERNAL_5XX,
     &portal::CF_524,
     &tls_in_the_middle::CAPTIVE_PORTAL,

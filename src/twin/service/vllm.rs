@@ -2,6 +2,7 @@
 
 mod chunks;
 mod engine;
+mod fetch;
 mod image;
 mod metrics;
 mod request;
@@ -16,9 +17,10 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use request::{Endpoint, Refusal, Work};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -50,7 +52,7 @@ pub struct Vllm {
 impl Vllm {
     /// Serves it.
     pub fn serve(self, net: &Net, address: SocketAddrV4) -> io::Result<VllmHandle> {
-        let engine = Arc::new(Engine::new(self));
+        let engine = Arc::new(Engine::new(self, net));
         let server = listen(&engine, net, address)?;
         let address = server.address().unwrap_or(address);
         Ok(VllmHandle { server: Mutex::new(Some(server)), engine, net: net.clone(), address })
@@ -102,6 +104,16 @@ impl VllmHandle {
     /// Gives it a trouble, or none.
     pub fn set_trouble(&self, trouble: Trouble) {
         self.engine.set_trouble(trouble);
+    }
+
+    /// Changes the longest sequence that it takes (`--max-model-len`).
+    pub fn set_max_model_len(&self, tokens: u32) {
+        self.engine.change(|served| served.max_model_len = tokens);
+    }
+
+    /// Tells what names resolve to on its host, for images that it fetches itself.
+    pub fn set_names(&self, names: BTreeMap<String, Ipv4Addr>) {
+        self.engine.change_host(|host| host.names = names);
     }
 
     /// Where it listens.
@@ -184,7 +196,11 @@ async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: En
         Some(body) => request::read(&engine.served(), endpoint, &content_type, &body),
         None => Err(Refusal::too_large()),
     };
-    match read.and_then(|work| engine.admit(&work).map(|()| work)) {
+    let admitted = match read.and_then(|work| engine.admit(&work).map(|()| work)) {
+        Ok(Work { fetch: Some(url), .. }) => Err(fetch::image(&engine.host(), &url).await),
+        other => other,
+    };
+    match admitted {
         Err(refusal) => json_reply(refusal.status, &refusal.body),
         Ok(work) => {
             engine.preprocess(&work).await;

@@ -1,8 +1,11 @@
 //! The engine: tokens at a pace, a freeze, and what it counts.
 
+use super::fetch::Host;
 use super::metrics::{Counts, Finished};
 use super::request::{Refusal, Work};
 use super::{Pace, Vllm};
+use crate::vantage::Net;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -122,6 +125,7 @@ struct State {
     crashed: bool,
     /// Processor time of the API server's preprocessing.
     cpu: Duration,
+    host: Host,
 }
 
 /// The engine process.
@@ -132,7 +136,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(served: Vllm) -> Self {
+    pub(super) fn new(served: Vllm, net: &Net) -> Self {
         let counts = Counts::new(served.max_model_len);
         let state = State {
             served,
@@ -144,6 +148,7 @@ impl Engine {
             trouble: Trouble::None,
             crashed: false,
             cpu: Duration::ZERO,
+            host: Host { net: net.clone(), names: BTreeMap::new() },
         };
         Self { state: Mutex::new(state), frozen: watch::Sender::new(false), started: SystemTime::now() }
     }
@@ -194,6 +199,14 @@ impl Engine {
         state.crashed = false;
     }
 
+    pub(super) fn change_host(&self, change: impl FnOnce(&mut Host)) {
+        change(&mut self.state().host);
+    }
+
+    pub(super) fn host(&self) -> Host {
+        self.state().host.clone()
+    }
+
     pub(super) fn trouble(&self) -> Trouble {
         self.state().trouble
     }
@@ -209,6 +222,8 @@ impl Engine {
             _ if state.crashed => Err(Refusal::dead()),
             Trouble::QueueFull => Err(Refusal::busy()),
             Trouble::OutOfMemory if work.images > 0 => Err(Refusal::out_of_memory()),
+            Trouble::Repetition => Ok(()),
+            _ if work.ngram_size.is_some_and(|size| size <= 0) => Err(Refusal::ngram_size(work.ngram_size.unwrap_or_default())),
             _ => Ok(()),
         }
     }
