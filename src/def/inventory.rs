@@ -45,6 +45,9 @@ pub struct Inventory {
     /// The OCR model servers.
     #[serde(default, rename = "vllm")]
     pub vllms: Vec<Vllm>,
+    /// Cloudflare Workers that call something of this network.
+    #[serde(default, rename = "worker")]
+    pub workers: Vec<Worker>,
     /// Places where the document contradicts itself, both claims with their line.
     #[serde(default, rename = "contradiction")]
     pub contradictions: Vec<Contradiction>,
@@ -365,6 +368,19 @@ pub struct Vllm {
     pub gpu: Option<String>,
     /// Vantages that have a path to it.
     pub from: Vec<String>,
+}
+
+/// A Cloudflare Worker and what it calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// The URL that it fetches.
+    pub fetches: String,
+    /// What it is for, with the document's line.
+    #[serde(default)]
+    pub about: String,
 }
 
 /// A place where the document contradicts itself.
