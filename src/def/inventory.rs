@@ -288,6 +288,9 @@ pub struct Egress {
     pub address: Ipv4Addr,
     /// Services that answer with the caller's address, as text.
     pub echoes: Vec<String>,
+    /// STUN servers, `ADDRESS:PORT`, asked for the same thing over UDP.
+    #[serde(default)]
+    pub stun: Vec<SocketAddrV4>,
 }
 
 /// A database outside.

@@ -33,6 +33,7 @@ mod resolv;
 mod route;
 mod service;
 mod sse;
+mod stun;
 mod sysctl;
 mod tailscale;
 mod tcp;
