@@ -14,7 +14,7 @@ use std::sync::Arc;
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// The built-in inventory's text.
-const OCEANID: &str = include_str!("../../assets/oceanid.toml");
+pub(crate) const OCEANID: &str = include_str!("../../assets/oceanid.toml");
 
 /// Where definitions come from besides the built-in ones.
 #[derive(Clone, Debug, Default)]

@@ -87,6 +87,10 @@ async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &m
     let mut events = Sse::default();
     while !canary.stream.done {
         let until = if canary.ttft.is_some() { deadline } else { deadline.min(sent + ask.first_token) };
+        // A stream that never pauses would never be found waiting.
+        if Instant::now() >= until {
+            return Err("TIMEOUT".to_owned());
+        }
         let Some(piece) = answer.piece(until).await? else { return Err("the stream ended without [DONE]".to_owned()) };
         let (at, read) = (Instant::now(), answer.wire.reads());
         for event in events.feed(&piece).map_err(|_| "a line or event longer than 1 MiB".to_owned())? {
@@ -205,6 +209,46 @@ mod tests {
         }
         let endless = http(|_| [HEAD, &vec![b'x'; 3 << 20]].concat()).await;
         assert_eq!(ask(endless, 4000, 5000).await.error, "a line or event longer than 1 MiB");
+    }
+
+    /// Sends the head, the role, and then a piece over and over without a pause.
+    async fn for_ever(piece: &'static [u8]) -> SocketAddrV4 {
+        listen(move |mut stream| async move {
+            read_request(&mut stream).await;
+            let many = piece.repeat(64);
+            let _ = stream.write_all(&[HEAD, ROLE].concat()).await;
+            while stream.write_all(&many).await.is_ok() {}
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn streams_that_never_end_are_cut_off_in_time() {
+        let began = Instant::now();
+        let tokens = ask(for_ever(TOKEN).await, 400, 900).await;
+        assert_eq!((tokens.error.as_str(), tokens.first_token), ("the stream stopped before [DONE]", Some(true)));
+        assert!(!tokens.stream.complete() && tokens.stream.text.len() <= 64 << 10, "{}", tokens.stream.text.len());
+        let comments = ask(for_ever(b": nothing\n\n").await, 400, 900).await;
+        assert_eq!((comments.error.as_str(), comments.first_token), ("no token within 400 ms", Some(false)));
+        let roles = ask(for_ever(ROLE).await, 400, 900).await;
+        assert_eq!((roles.error.as_str(), roles.first_token), ("no token within 400 ms", Some(false)));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_inside_a_character_is_read_whole() {
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"né€\"},\"finish_reason\":\"stop\"}],\"usage\":{\"completion_tokens\":1}}\r\n\r\n";
+        let server = listen(move |mut stream| async move {
+            read_request(&mut stream).await;
+            stream.write_all(HEAD).await.unwrap();
+            for byte in event.bytes().chain(*b"data: [DONE]\n\n") {
+                stream.write_all(&[byte]).await.unwrap();
+                stream.flush().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let canary = ask(server.await, 3000, 5000).await;
+        assert_eq!((canary.error.as_str(), canary.stream.text.as_str(), canary.stream.complete()), ("", "né€", true));
     }
 
     #[tokio::test]

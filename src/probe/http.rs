@@ -81,7 +81,7 @@ impl Http {
         if let Some(expected) = self.status.filter(|expected| exchange.status > 0 && *expected != exchange.status) {
             seen.note("http", format!("status {expected} was expected"));
         }
-        facts(exchange, &mut seen);
+        facts(exchange, &self.url, &mut seen);
         seen.facts.set_or_unknown("body_ok", self.body_ok(exchange), "nothing was asked of the body, or none came");
         seen
     }
@@ -131,7 +131,7 @@ fn certificate(exchange: &Exchange, seen: &mut Observation, stopped: &str) {
     }
 }
 
-fn facts(exchange: &Exchange, seen: &mut Observation) {
+fn facts(exchange: &Exchange, url: &HttpUrl, seen: &mut Observation) {
     let stopped = format!("stopped at {}: {}", exchange.stage.word(), exchange.error);
     let answered = exchange.status > 0;
     let text = |text: String| answered.then_some(text);
@@ -149,10 +149,10 @@ fn facts(exchange: &Exchange, seen: &mut Observation) {
         .set_or_unknown("cf_ray", text(exchange.cf_ray.clone()), &stopped)
         .set_or_unknown("answered_by", text(answered_by(exchange)), &stopped)
         .set_or_unknown("location", text(exchange.location.clone()), &stopped)
-        .set_or_unknown("body", text(exchange.text(2000)), &stopped);
+        .set_or_unknown("body", text(url.redact(&exchange.text(2000))), &stopped);
     certificate(exchange, seen, &stopped);
     if exchange.stage == Stage::Done && !exchange.body.is_empty() {
-        seen.note("http", exchange.text(300));
+        seen.note("http", url.redact(&exchange.text(300)));
     }
 }
 
@@ -230,6 +230,45 @@ mod tests {
         let facts = facts_of(&probe, &vantage("")).await;
         assert_eq!(words(&facts), (0, "resolve", "dns: NXDOMAIN"));
         assert_eq!(facts.unknowns()["connect_ms"], "stopped at resolve: dns: NXDOMAIN");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_repeats_what_it_was_sent() {
+        let server = http(|request| answer("200 OK", request)).await;
+        let url = format!("http://me:s3cret-word@{server}/?sign=s3cret-too");
+        let seen = probe(&url).look(&vantage(""), Instant::now() + Duration::from_secs(2)).await;
+        let shown = format!("{:?} {:?}", seen.facts, seen.evidence);
+        assert!(!shown.contains("s3cret") && !shown.contains("bWU6") && shown.contains("authorization: Basic ***"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn the_body_is_held_against_what_is_wanted() {
+        let server = http(|_| answer("200 OK", r#"{"status": "ok", "n": 3}"#)).await;
+        for (wanted, ok) in [
+            (r#"contains = "ok""#, true),
+            (r#"contains = "down""#, false),
+            ("json = \"/n\"\nequals = 3", true),
+            ("json = \"/n\"\nequals = 4", false),
+            (r#"json = "/absent""#, false),
+        ] {
+            let with: toml::Table = toml::from_str(&format!("url = \"http://{server}/\"\n{wanted}")).unwrap();
+            let probe: Http = toml::Value::Table(with).try_into().unwrap();
+            assert_eq!(facts_of(&probe, &vantage("")).await.get("body_ok"), Some(&ok.into()), "{wanted}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_made_the_answer() {
+        for (status, headers, body, by) in [
+            ("530 x", "server: cloudflare\r\ncf-ray: 1-FRA", "error code: 1033", "cloudflare"),
+            ("503 x", "server: cloudflare\r\ncf-ray: 1-FRA", "busy", "origin behind cloudflare"),
+            ("502 x", "server: nginx", "", "nginx"),
+        ] {
+            let server =
+                http(move |_| format!("HTTP/1.1 {status}\r\n{headers}\r\nlocation: https://u:p@b/l?token=t\r\n\r\n{body}").into_bytes());
+            let facts = facts_of(&probe(&format!("http://{}/", server.await)), &vantage("")).await;
+            assert_eq!((facts.get("answered_by"), facts.get("location")), (Some(&by.into()), Some(&"https://b/l".into())), "{facts:?}");
+        }
     }
 
     #[tokio::test]

@@ -48,14 +48,9 @@ impl TryFrom<String> for HttpUrl {
 }
 
 impl fmt::Display for HttpUrl {
-    /// Without user and password.
+    /// Without user and password, and without secret parameters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.0.clone();
-        if !url.username().is_empty() || url.password().is_some() {
-            let masked = url.set_username("***").is_ok() && url.set_password(None).is_ok();
-            return if masked { write!(f, "{url}") } else { write!(f, "{}://***", url.scheme()) };
-        }
-        write!(f, "{url}")
+        f.write_str(&crate::check::secret::mask(self.0.as_str()))
     }
 }
 
@@ -66,6 +61,16 @@ impl HttpUrl {
 
     fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
+    }
+
+    /// A text of the server without what this URL holds in secret: some servers repeat what they were sent.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let login = self.0.password().and_then(|password| basic_auth::header(self.0.username(), password));
+        let header = login.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Basic ")).unwrap_or_default();
+        let secrets = [self.0.password().unwrap_or_default(), header];
+        let shown = secrets.into_iter().filter(|s| !s.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
+        let values: Vec<String> = self.0.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= 6).collect();
+        values.iter().fold(shown, |text, value| text.replace(value.as_str(), "***"))
     }
 
     fn https(&self) -> bool {

@@ -386,6 +386,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn hostile_servers_are_left_in_time() {
+        /// What such a server sends after an `N`, over and over.
+        const HOSTILE: [&[u8]; 6] =
+            [b"N\0\0\0\x08Mx\0\0", b"E\xff\xff\xff\xff", b"E\0\0\0\0", b"R\0\0\0\x04", b"S\0\0\0\x10garbage garbage", b"\0"];
+        let ca = Ca::new("ca");
+        let began = Instant::now();
+        for piece in HOSTILE {
+            let server = listen(move |mut stream| async move {
+                let _ = stream.read_exact(&mut [0; 8]).await;
+                let _ = stream.write_all(b"N").await;
+                while stream.write_all(piece).await.is_ok() {}
+            });
+            let facts = look(&ca, "127.0.0.1", server.await).await.facts;
+            assert!(["garbage", "error", "eof"].contains(&get(&facts, "startup").as_str().unwrap()), "{piece:?}: {facts:?}");
+            assert!(get(&facts, "auth_method").as_str().is_some_and(str::is_empty), "{facts:?}");
+        }
+        // Plain text behind the `S` is no TLS: it must not be taken for the server's words (CVE-2021-23222).
+        let injected = server(&ca, "127.0.0.1", b"SE\0\0\0\x0bC28000\0\0", b"").await;
+        let facts = look(&ca, "127.0.0.1", injected).await.facts;
+        assert_eq!((get(&facts, "tls"), get(&facts, "sqlstate")), (&json!(false), &json!("")), "{facts:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn one_byte_at_a_time_meets_the_deadline() {
+        let ca = Ca::new("ca");
+        let slow = listen(|mut stream| async move {
+            let _ = stream.read_exact(&mut [0; 8]).await;
+            for byte in *b"NE\0\0\0\x10" {
+                let _ = stream.write_all(&[byte]).await;
+            }
+            let _kept = stream;
+            std::future::pending().await
+        });
+        let began = Instant::now();
+        let facts = look(&ca, "127.0.0.1", slow.await).await.facts;
+        assert_eq!(get(&facts, "startup"), "timeout");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_sslmodes_that_work() {
+        let ca = Ca::new("ca");
+        let modes =
+            |facts: &Facts| get(facts, "sslmodes").as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let facts = look(&ca, "127.0.0.1", server(&ca, "127.0.0.1", b"S", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["allow", "prefer", "require", "verify-ca", "verify-full"], "{facts:?}");
+        let facts = look(&ca, "127.0.0.1", server(&ca, "other.example", b"S", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["allow", "prefer", "require", "verify-ca"]);
+        let facts = look(&ca, "127.0.0.1", server(&ca, "a", b"N", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["disable", "allow", "prefer"]);
+        let facts = look(&ca, "127.0.0.1", server(&ca, "127.0.0.1", b"S", REFUSED).await).await.facts;
+        assert!(modes(&facts).is_empty());
+    }
+
+    #[tokio::test]
     async fn a_closed_port_leaves_the_rest_unknown() {
         let ca = Ca::new("ca");
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
