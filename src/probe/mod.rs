@@ -23,6 +23,8 @@ mod kube_client;
 mod link;
 mod lookup;
 mod netlink;
+mod ocr;
+mod ocr_page;
 mod pg_wire;
 mod postgres;
 mod prometheus;
@@ -31,6 +33,7 @@ mod resolv;
 mod route;
 mod service;
 mod sse;
+mod stun;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -69,6 +72,7 @@ pub static KINDS: &[&Kind] = &[
     &postgres::KIND,
     &http::KIND,
     &vllm::KIND,
+    &ocr::KIND,
 ];
 
 /// A kind of probe: what it can observe, and how its arguments are read.
