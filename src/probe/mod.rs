@@ -28,6 +28,7 @@ mod postgres;
 mod prometheus;
 mod query;
 mod resolv;
+mod return_path;
 mod route;
 mod service;
 mod sse;
@@ -59,6 +60,7 @@ pub static KINDS: &[&Kind] = &[
     &route::KIND,
     &sysctl::KIND,
     &tailscale::KIND,
+    &return_path::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
     &tcp::KIND,
