@@ -124,6 +124,11 @@ impl Rule {
         self.load_payload(2, 2, 2).compare(true, &port.to_be_bytes())
     }
 
+    /// Source port; needs a protocol before it.
+    pub fn source_port(self, port: u16) -> Self {
+        self.load_payload(2, 0, 2).compare(true, &port.to_be_bytes())
+    }
+
     /// Outgoing device.
     pub fn out_by(self, device: &str) -> Self {
         let mut name = device.as_bytes().to_vec();

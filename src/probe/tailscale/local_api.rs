@@ -65,7 +65,8 @@ async fn ask(stream: UnixStream, method: Method, path: &str, patience: Duration)
 async fn exchange(stream: UnixStream, method: Method, path: &str) -> Result<Value, String> {
     let failed = |e: hyper::Error| format!("tailscaled's answer to {path} cannot be read: {e}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let request = Request::builder().method(method).uri(path).header(HOST, HOST_NAME).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let request =
+        Request::builder().method(method).uri(path).header(HOST, HOST_NAME).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();

@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_ping_tells_its_path() {
-        let direct = facts(&pong(json!({"Err": "", "LatencySeconds": 0.0003195, "Endpoint": "157.173.210.123:41641", "DERPRegionCode": ""})));
+        let direct =
+            facts(&pong(json!({"Err": "", "LatencySeconds": 0.0003195, "Endpoint": "157.173.210.123:41641", "DERPRegionCode": ""})));
         assert_eq!((&direct["answers"], &direct["path"], &direct["ping_ms"]), (&json!(true), &json!("direct"), &json!(0.32)));
         let relayed = facts(&pong(json!({"LatencySeconds": 0.08, "Endpoint": "", "DERPRegionID": 1, "DERPRegionCode": "nyc"})));
         assert_eq!((&relayed["path"], &relayed["ping_relay"]), (&json!("relay"), &json!("nyc")));

@@ -73,7 +73,10 @@ fn an_expired_key_is_told_by_its_time() {
         (&json!(false), &json!("NeedsLogin"), &json!(true))
     );
     let probe = Tailscale { peer: None, ping: false };
-    let before = probe.report(Observation::default(), read(capture("keys-expired")), Err("not asked".to_owned()), at("2026-11-23T15:00:00Z")).facts.to_json();
+    let before = probe
+        .report(Observation::default(), read(capture("keys-expired")), Err("not asked".to_owned()), at("2026-11-23T15:00:00Z"))
+        .facts
+        .to_json();
     assert_eq!(before["key_expired"], false);
     assert_eq!(
         (&before["peer"]["present"], &before["accept_dns"]),
@@ -91,9 +94,13 @@ fn tailscale_down_is_stopped_and_the_peer_has_no_path() {
 #[test]
 fn without_preferences_an_unused_exit_node_is_not_claimed() {
     let probe = Tailscale { peer: None, ping: false };
-    let facts = probe.report(Observation::default(), read(capture("exit-off")), Err("403".to_owned()), at("2026-11-23T16:00:00Z")).facts.to_json();
+    let facts =
+        probe.report(Observation::default(), read(capture("exit-off")), Err("403".to_owned()), at("2026-11-23T16:00:00Z")).facts.to_json();
     assert_eq!(facts["exit_node_in_use"], json!({"unknown": "403"}));
-    let facts = probe.report(Observation::default(), read(capture("exit-on-lan-access")), Err("403".to_owned()), at("2026-11-23T16:00:00Z")).facts.to_json();
+    let facts = probe
+        .report(Observation::default(), read(capture("exit-on-lan-access")), Err("403".to_owned()), at("2026-11-23T16:00:00Z"))
+        .facts
+        .to_json();
     assert_eq!((&facts["exit_node_in_use"], &facts["exit_node_offered"]), (&json!(true), &json!(true)));
 }
 
