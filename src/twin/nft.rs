@@ -142,6 +142,12 @@ impl Rule {
         self.expr("ct", &Attrs::default().u32(1, 1).u32(2, 2)).mask(&bit).compare(false, &[0; 4])
     }
 
+    /// The packet belongs to no known connection (`ct state != established,related`).
+    pub fn not_established(self) -> Self {
+        let known = 6_u32.to_ne_bytes();
+        self.expr("ct", &Attrs::default().u32(1, 1).u32(2, 0)).mask(&known).compare(true, &[0; 4])
+    }
+
     /// Counts packets and bytes.
     pub fn counted(self) -> Self {
         self.expr("counter", &Attrs::default())

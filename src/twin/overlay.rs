@@ -225,6 +225,28 @@ impl Overlay {
         self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
     }
 
+    /// Makes flannel.1 anew on another device and address, as a flannel without `--flannel-iface` does.
+    pub async fn move_flannel(&self, parent: &str, local: Ipv4Addr) -> Result<()> {
+        let overlay = &self.inventory.overlay;
+        self.wire.delete_link(&overlay.device).await?;
+        let vxlan = Vxlan {
+            name: overlay.device.clone(),
+            parent: parent.to_owned(),
+            vni: overlay.vni,
+            port: overlay.port,
+            local,
+            mac: self.vtep_mac,
+            mtu: 1500 - overlay.overhead_bytes,
+        };
+        self.wire.vxlan(&vxlan).await?;
+        self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
+    }
+
+    /// Programs the entries for one other node, which is reached at an address.
+    pub async fn lay_flannel_peer(&self, peer: &Self, public_ip: Ipv4Addr) -> Result<()> {
+        self.wire.flannel_peer(&self.inventory.overlay.device, peer.node.pod_cidr, peer.vtep_mac, public_ip).await
+    }
+
     /// Programs route, neighbour and forwarding entry for every other node.
     pub async fn lay_flannel_peers(&self, all: &[Self]) -> Result<()> {
         for peer in all.iter().filter(|p| p.node.name != self.node.name) {

@@ -12,6 +12,7 @@ mod exit_node_offline;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
 mod flannel_recreated_bare;
+mod flannel_wrong_iface;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
@@ -20,6 +21,7 @@ mod tailscale_stopped;
 mod tailscaled_killed;
 mod ts_key_expired;
 mod ts_restart_removes_flannel;
+mod ts_stateful_filtering;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 
@@ -59,6 +61,8 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_approval_removed::FAULT,
     &exit_node_offline::FAULT,
     &rp_filter_strict::FAULT,
+    &ts_stateful_filtering::FAULT,
+    &flannel_wrong_iface::FAULT,
     &ts_restart_removes_flannel::FAULT,
     &flannel_recreated_bare::FAULT,
     &exit_node_swallows_cluster_cidr::FAULT,
