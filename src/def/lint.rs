@@ -22,7 +22,8 @@ pub fn catalog(catalog: &Catalog) -> Vec<Finding> {
     for playbook in &catalog.playbooks {
         findings.extend(lint_playbook(playbook, catalog));
         for (n, cause) in playbook.causes.iter().enumerate() {
-            if let Some(other) = codes.insert(&cause.code, &playbook.id) {
+            // Within one playbook a cause may be proven in more than one way, from different places.
+            if let Some(other) = codes.insert(&cause.code, &playbook.id).filter(|other| *other != playbook.id) {
                 let line = playbook.document.line_of(&[Step::Key("cause"), Step::At(n), Step::Key("code")]);
                 findings.push(playbook.document.finding(line, format!("cause `{}` is already defined in playbook `{other}`", cause.code)));
             }

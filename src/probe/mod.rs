@@ -30,6 +30,7 @@ mod postgres;
 mod prometheus;
 mod query;
 mod resolv;
+mod return_path;
 mod route;
 mod service;
 mod sse;
@@ -62,6 +63,7 @@ pub static KINDS: &[&Kind] = &[
     &route::KIND,
     &sysctl::KIND,
     &tailscale::KIND,
+    &return_path::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
     &tcp::KIND,

@@ -1,6 +1,7 @@
 //! `tailscale`: tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer.
 
 mod local_api;
+mod ping;
 mod status;
 
 use super::net::errno_word;
@@ -20,7 +21,10 @@ pub(super) static KIND: Kind = Kind {
     root: "tailscale",
     about: "tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer",
     privilege: Some("access to tailscaled's socket"),
-    args: &[("peer", "Tailscale address of a peer to report on (optional)")],
+    args: &[
+        ("peer", "Tailscale address of a peer to report on (optional)"),
+        ("ping", "true: also ping that peer (disco), several times if only a relay answers"),
+    ],
     facts: &[
         fact("running", "bool", "BackendState is Running"),
         fact("backend_state", "text", "BackendState; empty when tailscaled is not reachable"),
@@ -36,6 +40,12 @@ pub(super) static KIND: Kind = Kind {
         fact("exit_node_lan_access", "bool", "ExitNodeAllowLANAccess"),
         fact("is_exit_node", "bool", "this node advertises 0.0.0.0/0"),
         fact("accept_dns", "bool", "CorpDNS"),
+        fact("stateful_filtering", "bool", "NoStatefulFiltering is false: forwarded packets that begin a connection are dropped"),
+        fact("peer.answers", "bool", "it answered a disco ping within some seconds; control's `online` is only an opinion"),
+        fact("peer.ping_ms", "ms", "round trip of the last answered disco ping"),
+        fact("peer.path", "text", "how that ping went: `direct`, `relay` (DERP) or `peer-relay`; empty without an answer"),
+        fact("peer.ping_relay", "text", "DERP region by which it went; empty if it was none"),
+        fact("peer.rpf_dropped", "count", "packets that this node's reverse path filter dropped while pinging (IPReversePathFilter)"),
         fact("peer.present", "bool", "the peer is in the network map"),
         fact("peer.online", "bool", "the control server calls it online"),
         fact("peer.direct", "bool", "a direct path is in use (CurAddr)"),
@@ -52,6 +62,8 @@ pub(super) static KIND: Kind = Kind {
 struct Tailscale {
     #[serde(default)]
     peer: Option<Ipv4Addr>,
+    #[serde(default)]
+    ping: bool,
 }
 
 #[async_trait]
@@ -88,11 +100,26 @@ impl Tailscale {
             local_api::get(second, "/localapi/v0/prefs", cx.deadline).await
         };
         let (status, prefs) = tokio::join!(local_api::get(first, "/localapi/v0/status", cx.deadline), prefs);
-        self.report(status.and_then(read::<Status>), prefs.and_then(read::<Prefs>), Utc::now())
+        let status = status.and_then(read::<Status>);
+        let mut seen = Observation::default();
+        if let (Some(peer), true) = (self.peer, self.ping) {
+            match &status {
+                Ok(status) if status.backend_state != "Running" => ping::not_asked(&mut seen.facts, "tailscaled is not running"),
+                Ok(_) => ping::ask(cx, socket, peer, &mut seen).await,
+                Err(_) => {}
+            }
+        }
+        self.report(seen, status, prefs.and_then(read::<Prefs>), Utc::now())
     }
 
-    fn report(&self, status: Result<Status, String>, prefs: Result<Prefs, String>, now: DateTime<Utc>) -> Observation {
-        let mut seen = Observation::default();
+    /// Adds to what is known by now (the ping) what the documents say.
+    fn report(
+        &self,
+        mut seen: Observation,
+        status: Result<Status, String>,
+        prefs: Result<Prefs, String>,
+        now: DateTime<Utc>,
+    ) -> Observation {
         let facts = &mut seen.facts;
         match &status {
             Ok(status) => {
@@ -180,9 +207,10 @@ fn prefs_facts(facts: &mut Facts, prefs: &Result<Prefs, String>) {
         Ok(prefs) => {
             facts.set("exit_node_lan_access", prefs.exit_node_allow_lan_access).set("accept_dns", prefs.corp_dns);
             facts.set("is_exit_node", prefs.advertise_routes.iter().any(|r| r == "0.0.0.0/0"));
+            facts.set_or_unknown("stateful_filtering", prefs.no_stateful_filtering.map(|no| !no), "the preferences do not tell");
         }
         Err(reason) => {
-            for path in ["exit_node_lan_access", "accept_dns", "is_exit_node"] {
+            for path in ["exit_node_lan_access", "accept_dns", "is_exit_node", "stateful_filtering"] {
                 facts.unknown(path, clean(reason, 300));
             }
         }
@@ -198,6 +226,7 @@ fn peer_facts(facts: &mut Facts, status: &Status, asked: Option<Ipv4Addr>, now: 
         facts.set("peer.relay", if direct { String::new() } else { clean(&peer.relay, 64) });
         facts.set("peer.endpoint", clean(endpoint, 64)).set("peer.expired", expired(peer, now));
     }
+    ping::not_asked(facts, "no ping was asked for");
     let reason = match asked {
         Some(address) => {
             facts.set("peer.present", found.is_some());

@@ -6,6 +6,7 @@
 //! The diagnosis never looks in here: it sees the twin only through probes.
 
 pub mod cluster;
+pub mod derp;
 mod device;
 pub mod fault;
 mod kube_proxy;
@@ -43,12 +44,14 @@ pub struct Twin {
     /// The servers.
     pub servers: Servers,
     hosts: Hosts,
+    _derp: derp::Derp,
 }
 
 impl Twin {
     /// Builds the healthy twin and applies faults. Must run in private namespaces ([`crate::vantage::netns::enter_private`]).
     pub async fn start(inventory: Arc<Inventory>, faults: &[&'static fault::Fault]) -> Result<Self> {
         let mut hosts = topology::build(&inventory).await?;
+        let derp = derp::start(hosts.get("internet").context("the twin has no internet")?)?;
         let overlays = overlay::build(&hosts, &inventory).await?;
         topology::populate(&mut hosts, &inventory).await?;
         let cluster = Cluster::from_inventory(&inventory);
@@ -58,7 +61,7 @@ impl Twin {
             }
         }
         let servers = Servers::start(&hosts, &cluster, &inventory, &overlays)?;
-        let twin = Self { inventory, cluster, overlays, servers, hosts };
+        let twin = Self { inventory, cluster, overlays, servers, hosts, _derp: derp };
         twin.sync()?;
         for fault in faults {
             fault.apply(&twin).await.with_context(|| format!("fault {}", fault.id))?;

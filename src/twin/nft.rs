@@ -124,6 +124,11 @@ impl Rule {
         self.load_payload(2, 2, 2).compare(true, &port.to_be_bytes())
     }
 
+    /// Source port; needs a protocol before it.
+    pub fn source_port(self, port: u16) -> Self {
+        self.load_payload(2, 0, 2).compare(true, &port.to_be_bytes())
+    }
+
     /// Outgoing device.
     pub fn out_by(self, device: &str) -> Self {
         let mut name = device.as_bytes().to_vec();
@@ -135,6 +140,12 @@ impl Rule {
     pub fn destination_was_translated(self) -> Self {
         let bit = 0x20_u32.to_ne_bytes();
         self.expr("ct", &Attrs::default().u32(1, 1).u32(2, 2)).mask(&bit).compare(false, &[0; 4])
+    }
+
+    /// The packet belongs to no known connection (`ct state != established,related`).
+    pub fn not_established(self) -> Self {
+        let known = 6_u32.to_ne_bytes();
+        self.expr("ct", &Attrs::default().u32(1, 1).u32(2, 0)).mask(&known).compare(true, &[0; 4])
     }
 
     /// Counts packets and bytes.

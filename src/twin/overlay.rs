@@ -19,6 +19,22 @@ pub struct Preferences {
     pub lan_access: bool,
 }
 
+/// What tailscaled does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Daemon {
+    /// It works.
+    #[default]
+    Running,
+    /// `tailscale down`.
+    Stopped,
+    /// The node key has expired: it needs a login.
+    KeyExpired,
+    /// The process hangs.
+    Hung,
+    /// The process is gone.
+    Gone,
+}
+
 /// A node's Tailscale and flannel.
 #[derive(Debug)]
 pub struct Overlay {
@@ -31,6 +47,7 @@ pub struct Overlay {
     /// Hardware address of its flannel.1.
     pub vtep_mac: [u8; 6],
     preferences: Mutex<Preferences>,
+    daemon: Mutex<Daemon>,
     inventory: std::sync::Arc<Inventory>,
 }
 
@@ -65,6 +82,7 @@ pub async fn build(hosts: &Hosts, inv: &std::sync::Arc<Inventory>) -> Result<Vec
             tailscaled,
             vtep_mac: vtep_mac(id),
             preferences: Mutex::new(Preferences { exit_node, lan_access: exit_node }),
+            daemon: Mutex::default(),
             inventory: inv.clone(),
         };
         overlay.set_preferences(overlay.preferences()).await?;
@@ -95,6 +113,52 @@ impl Overlay {
     /// Present preferences.
     pub fn preferences(&self) -> Preferences {
         *self.preferences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What tailscaled does now.
+    pub fn daemon(&self) -> Daemon {
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops tailscaled, expires its key, hangs it, kills it, or brings it back to work.
+    pub async fn set_daemon(&self, daemon: Daemon) -> Result<()> {
+        let before = std::mem::replace(&mut *self.daemon.lock().unwrap_or_else(PoisonError::into_inner), daemon);
+        match (before, daemon) {
+            (_, Daemon::Stopped | Daemon::KeyExpired) => return self.tailscaled.withdraw().await,
+            (_, Daemon::Gone) => return self.tailscaled.kill().await,
+            (_, Daemon::Hung) => self.tailscaled.hang(true),
+            (Daemon::Stopped | Daemon::KeyExpired, Daemon::Running) => {
+                self.tailscaled.resume().await?;
+                self.lay_routes().await?;
+            }
+            (Daemon::Gone, Daemon::Running) => {
+                self.tailscaled.start().await?;
+                self.lay_routes().await?;
+            }
+            (_, Daemon::Running) => self.tailscaled.hang(false),
+        }
+        Ok(())
+    }
+
+    /// Waits until every path is lost, relayed or direct, as wanted.
+    pub async fn until_paths(&self, wanted: impl Fn(super::tailscaled::Path) -> bool + Copy) -> Result<()> {
+        for (_, peer, address) in active(&self.inventory) {
+            if peer.name != self.node.name {
+                self.tailscaled.until(address, wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the exit node's offer is approved by control: without it no packet for the outside is accepted as the peer's.
+    pub fn approve_exit(&self, approved: bool) {
+        let exit = self.inventory.tailnet.exit_node.clone();
+        for (id, peer, ip) in active(&self.inventory) {
+            if exit.as_ref() == Some(&peer.name) && peer.name != self.node.name {
+                let every = approved.then(Ipv4Net::default);
+                self.tailscaled.allow(id, [Ipv4Net::from(ip)].into_iter().chain(every).collect());
+            }
+        }
     }
 
     /// Takes preferences over, as `tailscale set` does: AllowedIPs and table 52 follow.
@@ -159,6 +223,28 @@ impl Overlay {
         debug_assert_eq!(vxlan.mtu, POD_MTU);
         self.wire.vxlan(&vxlan).await?;
         self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
+    }
+
+    /// Makes flannel.1 anew on another device and address, as a flannel without `--flannel-iface` does.
+    pub async fn move_flannel(&self, parent: &str, local: Ipv4Addr) -> Result<()> {
+        let overlay = &self.inventory.overlay;
+        self.wire.delete_link(&overlay.device).await?;
+        let vxlan = Vxlan {
+            name: overlay.device.clone(),
+            parent: parent.to_owned(),
+            vni: overlay.vni,
+            port: overlay.port,
+            local,
+            mac: self.vtep_mac,
+            mtu: 1500 - overlay.overhead_bytes,
+        };
+        self.wire.vxlan(&vxlan).await?;
+        self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
+    }
+
+    /// Programs the entries for one other node, which is reached at an address.
+    pub async fn lay_flannel_peer(&self, peer: &Self, public_ip: Ipv4Addr) -> Result<()> {
+        self.wire.flannel_peer(&self.inventory.overlay.device, peer.node.pod_cidr, peer.vtep_mac, public_ip).await
     }
 
     /// Programs route, neighbour and forwarding entry for every other node.

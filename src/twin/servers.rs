@@ -3,9 +3,9 @@
 use super::TAILSCALE_SOCKET;
 use super::cluster::Cluster;
 use super::nft::{Batch, Hook, Rule};
-use super::overlay::Overlay;
+use super::overlay::{Daemon, Overlay};
 use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
-use super::service::localapi::{self, ExitNode, Peer, TailscaleHandle, TailscaleState};
+use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
 use super::service::{ServerHandle, api, apps, postgres};
@@ -19,7 +19,7 @@ use ipnet::Ipv4Net;
 use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Addresses for outside names that the inventory states without one (RFC 5737 documentation ranges).
@@ -35,7 +35,7 @@ pub struct Servers {
     database: postgres::PgHandle,
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
-    tailscale: BTreeMap<String, TailscaleHandle>,
+    tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
     _others: Vec<ServerHandle>,
     _resolvers: Vec<OutsideHandle>,
     _api: api::ApiHandle,
@@ -112,7 +112,7 @@ impl Servers {
                 })
                 .collect::<Result<_>>()?,
             portals,
-            tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,
+            tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
             _others: others,
             _resolvers: inv
                 .dns
@@ -171,15 +171,45 @@ impl Servers {
         self.coredns.flush();
     }
 
-    /// Brings tailscaled's account of itself into line with the node's preferences.
+    /// Brings tailscaled's account of itself into line with the node's preferences and the daemon's state.
     pub fn sync_tailscale(&self, overlay: &Overlay, all: &[Overlay], inv: &Inventory) {
-        let Some(handle) = self.tailscale.get(&overlay.node.name) else { return };
-        let preferences = overlay.preferences();
+        let daemon = overlay.daemon();
         let exit = all.iter().find(|o| inv.tailnet.exit_node.as_ref() == Some(&o.node.name)).and_then(|o| o.node.tailscale);
-        handle.update(|state| {
+        let preferences = overlay.preferences();
+        self.tell_tailscale(&overlay.node.name, |state| {
             state.exit_node = exit.filter(|_| preferences.exit_node).map(|address| ExitNode { address, online: true });
             state.lan_access = preferences.lan_access;
+            state.hangs = daemon == Daemon::Hung;
+            state.backend = match daemon {
+                Daemon::Stopped => Backend::Stopped,
+                Daemon::KeyExpired => Backend::NeedsLogin,
+                _ => Backend::Running,
+            };
+            state.key_expiry = (daemon == Daemon::KeyExpired).then(|| chrono::Utc::now() - chrono::Duration::minutes(10));
+            state.health = if daemon == Daemon::Stopped { vec!["Tailscale is stopped.".to_owned()] } else { Vec::new() };
         });
+    }
+
+    /// Changes what a node's tailscaled says.
+    pub fn tell_tailscale(&self, node: &str, change: impl FnOnce(&mut TailscaleState)) {
+        if let Some(handle) = self.tailscale.lock().unwrap_or_else(PoisonError::into_inner).get(node) {
+            handle.update(change);
+        }
+    }
+
+    /// Ends a node's LocalAPI: its socket refuses.
+    pub async fn stop_tailscale(&self, node: &str) {
+        let handle = self.tailscale.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        if let Some(handle) = handle {
+            handle.stop().await;
+        }
+    }
+
+    /// Starts it again.
+    pub fn start_tailscale(&self, overlay: &Overlay, inv: &Inventory) -> Result<()> {
+        let handle = tailscale(overlay, inv)?;
+        self.tailscale.lock().unwrap_or_else(PoisonError::into_inner).insert(overlay.node.name.clone(), handle);
+        Ok(())
     }
 
     /// Files of a node.
@@ -303,5 +333,6 @@ fn tailscale(overlay: &Overlay, inv: &Inventory) -> Result<TailscaleHandle> {
         peer_state.exit_node_option = inv.tailnet.exit_node.as_ref() == Some(&peer.name);
         state.peers.push(peer_state);
     }
+    state.live = Some(Live(Arc::new(overlay.tailscaled.paths())));
     Ok(localapi::serve(&overlay.wire.net, &UnixAddress::Abstract(TAILSCALE_SOCKET.to_owned()), state)?)
 }

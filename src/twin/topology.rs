@@ -72,7 +72,7 @@ async fn host(name: &str) -> Result<Wire> {
 async fn internet(router: &Wire, inv: &Inventory) -> Result<()> {
     router.sysctl("net/ipv4/ip_forward", "1")?;
     router.bridge("br0", ETHERNET_MTU).await?;
-    for address in super::servers::public_addresses(inv) {
+    for address in super::servers::public_addresses(inv).into_iter().chain([*super::derp::ADDRESS.ip()]) {
         router.address("lo", address, 32).await?;
     }
     Ok(())

@@ -133,6 +133,16 @@ impl Wire {
         added.with_context(|| format!("{}: {address}/{prefix} on {device}", self.name))
     }
 
+    /// Removes every IPv4 address of a device.
+    pub async fn flush_addresses(&self, device: &str) -> Result<()> {
+        let index = self.index(device).await?;
+        let all: Vec<_> = self.handle.address().get().set_link_index_filter(index).execute().try_collect().await?;
+        for address in all.into_iter().filter(|a| a.header.family == AddressFamily::Inet && a.header.index == index) {
+            self.handle.address().del(address).execute().await.with_context(|| format!("{}: addresses of {device}", self.name))?;
+        }
+        Ok(())
+    }
+
     /// Makes a pair of connected devices: `device` here, `peer_device` in the other namespace, both up.
     pub async fn veth(&self, device: &str, peer: &Self, peer_device: &str, mtu: u32) -> Result<()> {
         let Net::Ns(peer_ns) = &peer.net else { anyhow::bail!("{}: the twin has no host in the outer namespace", peer.name) };

@@ -1,12 +1,12 @@
-//! tailscaled's LocalAPI: HTTP over a unix socket. Only `GET`, which changes nothing.
+//! tailscaled's LocalAPI: HTTP over a unix socket. Only `GET`, and `POST ping`: nothing that changes anything.
 
 use crate::probe::net::errno_word;
 use crate::vantage::{Net, UnixAddress};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::HOST;
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -47,17 +47,26 @@ fn address(to: &UnixAddress) -> io::Result<SockAddr> {
 
 /// Asks for one JSON document over a fresh connection. The error is a clause.
 pub(super) async fn get(stream: UnixStream, path: &str, deadline: Instant) -> Result<Value, String> {
-    let patience = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
-    match timeout(patience, exchange(stream, path)).await {
+    ask(stream, Method::GET, path, deadline.saturating_duration_since(Instant::now()).min(PATIENCE)).await
+}
+
+/// Asks tailscaled to ping a peer. It never answers for one that is dead, so the caller says how long to wait.
+pub(super) async fn ping(stream: UnixStream, path: &str, patience: Duration) -> Result<Value, String> {
+    ask(stream, Method::POST, path, patience).await
+}
+
+async fn ask(stream: UnixStream, method: Method, path: &str, patience: Duration) -> Result<Value, String> {
+    match timeout(patience, exchange(stream, method, path)).await {
         Ok(result) => result,
         Err(_) => Err(format!("tailscaled did not answer {path} in time")),
     }
 }
 
-async fn exchange(stream: UnixStream, path: &str) -> Result<Value, String> {
+async fn exchange(stream: UnixStream, method: Method, path: &str) -> Result<Value, String> {
     let failed = |e: hyper::Error| format!("tailscaled's answer to {path} cannot be read: {e}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let request = Request::get(path).header(HOST, HOST_NAME).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let request =
+        Request::builder().method(method).uri(path).header(HOST, HOST_NAME).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();

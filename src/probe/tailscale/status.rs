@@ -71,6 +71,8 @@ pub(super) struct Prefs {
     pub(super) corp_dns: bool,
     #[serde(deserialize_with = "nullable")]
     pub(super) advertise_routes: Vec<String>,
+    /// Go type `opt.Bool`: absent where it was never set.
+    pub(super) no_stateful_filtering: Option<bool>,
 }
 
 /// Go writes an empty slice or map as `null`.

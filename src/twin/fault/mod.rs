@@ -3,11 +3,16 @@
 //! Only tests and people read this list; the diagnosis never does.
 
 mod coredns_upstream_dead;
+mod derp_relay;
 mod egress_ip_differs;
 mod endpoints_empty_selector;
+mod exit_node_approval_removed;
+mod exit_node_not_usable;
+mod exit_node_offline;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
 mod flannel_recreated_bare;
+mod flannel_wrong_iface;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
@@ -15,7 +20,12 @@ mod pg_tls_required;
 mod pg_too_many_clients;
 mod portal;
 mod tls_in_the_middle;
+mod rp_filter_strict;
+mod tailscale_stopped;
+mod tailscaled_killed;
+mod ts_key_expired;
 mod ts_restart_removes_flannel;
+mod ts_stateful_filtering;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
@@ -52,6 +62,16 @@ pub type Action = for<'a> fn(&'a Twin) -> BoxFuture<'a, Result<()>>;
 
 /// Every fault, by layer.
 pub static FAULTS: &[&Fault] = &[
+    &derp_relay::FAULT,
+    &ts_key_expired::FAULT,
+    &tailscale_stopped::FAULT,
+    &tailscaled_killed::FAULT,
+    &exit_node_not_usable::FAULT,
+    &exit_node_approval_removed::FAULT,
+    &exit_node_offline::FAULT,
+    &rp_filter_strict::FAULT,
+    &ts_stateful_filtering::FAULT,
+    &flannel_wrong_iface::FAULT,
     &ts_restart_removes_flannel::FAULT,
     &flannel_recreated_bare::FAULT,
     &exit_node_swallows_cluster_cidr::FAULT,

@@ -4,7 +4,7 @@ mod ping;
 mod state;
 mod status;
 
-pub use state::{Backend, ExitNode, Peer, TailscaleState};
+pub use state::{Backend, ExitNode, Live, Peer, TailscaleState};
 
 use super::ServerHandle;
 use super::http::{self, Body, Caller, Style, answer, query_pairs};
@@ -88,7 +88,11 @@ async fn handle(state: &Mutex<TailscaleState>, request: Request<Incoming>) -> Re
     if !host.is_empty() && host != HOST {
         return text(StatusCode::FORBIDDEN, "invalid localapi request\n");
     }
-    let now = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut now = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if now.hangs {
+        return std::future::pending().await;
+    }
+    now.refresh();
     let query = query_pairs(request.uri().query());
     let get = request.method() == Method::GET;
     match request.uri().path().strip_prefix("/localapi/v0/") {

@@ -1,7 +1,9 @@
 //! What tailscaled knows.
 
+use crate::twin::tailscaled::Path;
 use chrono::{DateTime, Utc};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `BackendState`.
@@ -91,6 +93,16 @@ impl Peer {
     }
 }
 
+/// How a peer is reached at this moment, asked anew for every request.
+#[derive(Clone)]
+pub struct Live(pub Arc<dyn Fn(Ipv4Addr) -> Path + Send + Sync>);
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Live")
+    }
+}
+
 /// Everything that the LocalAPI is asked for.
 #[derive(Clone, Debug)]
 pub struct TailscaleState {
@@ -128,6 +140,12 @@ pub struct TailscaleState {
     pub peers: Vec<Peer>,
     /// Health messages; empty is good.
     pub health: Vec<String>,
+    /// `NoStatefulFiltering`.
+    pub no_stateful_filtering: bool,
+    /// It accepts connections and never answers, as a stopped process does.
+    pub hangs: bool,
+    /// Where the peers' paths come from, if not from the fields above.
+    pub live: Option<Live>,
 }
 
 impl TailscaleState {
@@ -151,6 +169,20 @@ impl TailscaleState {
             resolvers: Vec::new(),
             peers: Vec::new(),
             health: Vec::new(),
+            no_stateful_filtering: true,
+            hangs: false,
+            live: None,
+        }
+    }
+
+    /// Takes the peers' paths over from where they come from.
+    pub(super) fn refresh(&mut self) {
+        let Some(Live(path_to)) = self.live.clone() else { return };
+        for peer in &mut self.peers {
+            let path = path_to(peer.address);
+            peer.answers = path != Path::Lost;
+            peer.endpoint = if let Path::Direct(SocketAddr::V4(endpoint)) = path { Some(endpoint) } else { None };
+            peer.latency = Duration::from_micros(if path == Path::Relayed { 61_000 } else { 900 });
         }
     }
 

@@ -175,7 +175,7 @@ pub(super) fn prefs(state: &TailscaleState) -> Value {
         "AdvertiseServices": null,
         "Sync": null,
         "NoSNAT": false,
-        "NoStatefulFiltering": true,
+        "NoStatefulFiltering": state.no_stateful_filtering,
         "NetfilterMode": 2,
         "AutoUpdate": {"Check": true, "Apply": null},
         "AppConnector": {"Advertise": false},
