@@ -6,6 +6,7 @@
 //! The diagnosis never looks in here: it sees the twin only through probes.
 
 pub mod cluster;
+mod damage;
 mod device;
 pub mod fault;
 mod kube_proxy;

@@ -7,10 +7,13 @@ mod egress_ip_differs;
 mod endpoints_empty_selector;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
+mod flannel_entries;
 mod flannel_recreated_bare;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
+mod podcidr_route_missing;
+mod stale_vtep_mac;
 mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
@@ -49,6 +52,12 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_without_lan_access::FAULT,
     &udp8472_blocked::FAULT,
     &ip_forward_zero::FAULT,
+    &podcidr_route_missing::FAULT,
+    &stale_vtep_mac::REWRITTEN,
+    &stale_vtep_mac::NOT_LEARNT,
+    &flannel_entries::FDB_MISSING,
+    &flannel_entries::FDB_STALE,
+    &flannel_entries::NEIGHBOUR_MISSING,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &egress_ip_differs::FAULT,
