@@ -9,10 +9,12 @@ mod basic_auth;
 mod canary;
 mod capture;
 mod completion;
+mod counters;
 mod der;
 mod dns;
 mod egress;
 mod egress_route;
+mod errqueue;
 mod flannel;
 mod http;
 mod http1;
@@ -23,6 +25,7 @@ mod kube_client;
 mod link;
 mod lookup;
 mod netlink;
+mod nft;
 mod pg_wire;
 mod postgres;
 mod prometheus;
@@ -37,6 +40,7 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod udp;
 mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
@@ -61,7 +65,10 @@ pub static KINDS: &[&Kind] = &[
     &tailscale::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
+    &counters::KIND,
+    &nft::KIND,
     &tcp::KIND,
+    &udp::KIND,
     &dns::KIND,
     &kube::KIND,
     &service::KIND,

@@ -9,6 +9,8 @@ mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
 mod flannel_entries;
 mod flannel_recreated_bare;
+mod forward_policy_drop;
+mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
@@ -17,6 +19,7 @@ mod stale_vtep_mac;
 mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
+mod vxlan_bad_outer_checksum;
 
 use super::Twin;
 use anyhow::Result;
@@ -51,6 +54,7 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_swallows_cluster_cidr::FAULT,
     &exit_node_without_lan_access::FAULT,
     &udp8472_blocked::FAULT,
+    &udp8472_blocked::REJECTED,
     &ip_forward_zero::FAULT,
     &podcidr_route_missing::FAULT,
     &stale_vtep_mac::REWRITTEN,
@@ -58,6 +62,10 @@ pub static FAULTS: &[&Fault] = &[
     &flannel_entries::FDB_MISSING,
     &flannel_entries::FDB_STALE,
     &flannel_entries::NEIGHBOUR_MISSING,
+    &forward_policy_drop::BARE,
+    &forward_policy_drop::DOCKER,
+    &host_firewall_rejects_pod_to_host::FAULT,
+    &vxlan_bad_outer_checksum::FAULT,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &egress_ip_differs::FAULT,
