@@ -27,6 +27,7 @@ mod lookup;
 mod netlink;
 mod nft;
 mod pg_wire;
+mod pmtu;
 mod postgres;
 mod prometheus;
 mod query;
@@ -65,6 +66,7 @@ pub static KINDS: &[&Kind] = &[
     &tailscale::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
+    &pmtu::KIND,
     &counters::KIND,
     &nft::KIND,
     &tcp::KIND,

@@ -7,7 +7,8 @@ use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};
 use async_trait::async_trait;
 use serde::Deserialize;
-use snapshot::{DEVICE, Snapshot};
+use snapshot::DEVICE;
+pub(super) use snapshot::Snapshot;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

@@ -26,19 +26,19 @@ const CONNTRACK: &[(&str, &str)] =
 
 /// Values by fact name, and the reasons why some are not known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) values: BTreeMap<String, u64>,
-    pub(super) unknown: BTreeMap<String, String>,
+pub(in crate::probe) struct Snapshot {
+    pub(in crate::probe) values: BTreeMap<String, u64>,
+    pub(in crate::probe) unknown: BTreeMap<String, String>,
 }
 
 /// The facts that every snapshot can have, without devices and named counters.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub(in crate::probe) fn names() -> impl Iterator<Item = &'static str> {
     PROTOCOLS.iter().map(|(name, _, _)| *name).chain(CONNTRACK.iter().map(|(name, _)| *name)).chain(["forward_dropped"])
 }
 
 impl Snapshot {
     /// Reads them all.
-    pub(super) async fn read(net: &Net, device: Option<&str>, deadline: Instant) -> Self {
+    pub(in crate::probe) async fn read(net: &Net, device: Option<&str>, deadline: Instant) -> Self {
         let mut all = Self::default();
         all.protocols(net);
         all.conntrack(net);
@@ -47,6 +47,13 @@ impl Snapshot {
             all.device(net, device, deadline).await;
         }
         all
+    }
+
+    /// Those of the protocols only.
+    pub(in crate::probe) fn protocols_of(net: &Net) -> Self {
+        let mut some = Self::default();
+        some.protocols(net);
+        some
     }
 
     fn put(&mut self, name: &str, value: Result<u64, String>) {
@@ -102,7 +109,7 @@ impl Snapshot {
 }
 
 /// The facts of a device.
-pub(super) const DEVICE: [&str; 5] =
+pub(in crate::probe) const DEVICE: [&str; 5] =
     ["device.received", "device.sent", "device.receive_dropped", "device.send_dropped", "device.send_errors"];
 
 /// `/proc/thread-self/net` follows the namespace of the thread, `/proc/net` that of the process' first thread.

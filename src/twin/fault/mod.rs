@@ -12,6 +12,7 @@ mod flannel_recreated_bare;
 mod forward_policy_drop;
 mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
+mod mtu;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
 mod podcidr_route_missing;
@@ -66,6 +67,8 @@ pub static FAULTS: &[&Fault] = &[
     &forward_policy_drop::DOCKER,
     &host_firewall_rejects_pod_to_host::FAULT,
     &vxlan_bad_outer_checksum::FAULT,
+    &mtu::FRAGMENTS,
+    &mtu::BLACK_HOLE,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &egress_ip_differs::FAULT,
