@@ -26,6 +26,7 @@ pub(super) static KIND: Kind = Kind {
     args: &[("device", "VXLAN device"), ("peer", "Kubernetes node name of the peer"), ("pod_cidr", "the peer's pod CIDR")],
     facts: &[
         fact("device_present", "bool", "the VXLAN device exists"),
+        fact("device_mac", "text", "hardware address of the VXLAN device on this host"),
         fact("route_present", "bool", "table main has exactly this pod CIDR through the device"),
         fact("route_device", "text", "device of the route for this pod CIDR in table main; empty if none"),
         fact("neighbour_present", "bool", "a permanent neighbour entry for the peer's subnet address"),
@@ -104,6 +105,7 @@ impl Flannel {
         let subnet = self.pod_cidr.network();
         let neighbour = kernel.neighbours.iter().find(|n| n.permanent && n.address == Some(subnet));
         let facts = &mut seen.facts;
+        facts.set("device_mac", device.mac.as_str());
         facts.set("neighbour_present", neighbour.is_some()).set("neighbour_mac", neighbour.map_or("", |n| n.mac.as_str()));
         let annotated = published.as_ref().ok().and_then(|p| p.mac.as_deref());
         match neighbour.map(|n| n.mac.as_str()).or(annotated) {

@@ -9,10 +9,12 @@ mod basic_auth;
 mod canary;
 mod capture;
 mod completion;
+mod counters;
 mod der;
 mod dns;
 mod egress;
 mod egress_route;
+mod errqueue;
 mod flannel;
 mod http;
 mod http1;
@@ -25,7 +27,9 @@ mod lookup;
 mod netlink;
 mod ocr;
 mod ocr_page;
+mod nft;
 mod pg_wire;
+mod pmtu;
 mod postgres;
 mod prometheus;
 mod query;
@@ -41,6 +45,7 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod udp;
 mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
@@ -66,7 +71,11 @@ pub static KINDS: &[&Kind] = &[
     &return_path::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
+    &pmtu::KIND,
+    &counters::KIND,
+    &nft::KIND,
     &tcp::KIND,
+    &udp::KIND,
     &dns::KIND,
     &kube::KIND,
     &service::KIND,

@@ -1,13 +1,18 @@
 //! `tcp`: a TCP connection: connected, or the errno and when.
 
-use super::net::{connect, ms};
+use super::errqueue::{self, Refusal};
+use super::net::{CONNECT_TIMEOUT, errno_word, ms};
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation};
 use crate::vantage::Net;
 use async_trait::async_trait;
 use serde::Deserialize;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use tokio::time::Instant;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tokio::net::TcpSocket;
+use tokio::time::{Instant, timeout};
 
 /// A TCP connection: connected, or the errno and when.
 pub(super) static KIND: Kind = Kind {
@@ -20,6 +25,8 @@ pub(super) static KIND: Kind = Kind {
         fact("connected", "bool", "the handshake completed"),
         fact("error", "text", "ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, TIMEOUT, ...; empty if connected"),
         fact("connect_ms", "ms", "until connected or failed"),
+        fact("icmp_code", "number", "code of the ICMP destination unreachable that ended it; 10 and 13 are a firewall's"),
+        fact("refused_by", "address", "who sent that ICMP error; behind a ClusterIP the translation puts the ClusterIP here"),
     ],
     decode: decode::<Tcp>,
 };
@@ -34,15 +41,53 @@ struct Tcp {
 impl Tcp {
     async fn look(&self, net: &Net, deadline: Instant) -> Observation {
         let to = SocketAddrV4::new(self.address, self.port);
-        let (error, after) = match connect(net, to, deadline).await {
-            Ok((_stream, after)) => (String::new(), after),
-            Err(failed) => (failed.word, failed.after),
-        };
+        let tried = connect(net, to, deadline).await;
         let mut seen = Observation::default();
-        let word = if error.is_empty() { "connected" } else { &error };
-        seen.note("tcp", format!("connect {to} -> {word} ({} ms)", ms(after)));
-        seen.facts.set("connected", error.is_empty()).set("error", error).set("connect_ms", ms(after));
+        let word = if tried.error.is_empty() { "connected" } else { &tried.error };
+        seen.note("tcp", format!("connect {to} -> {word} ({} ms)", ms(tried.after)));
+        refusal_facts(&mut seen, tried.refusal);
+        seen.facts.set("connected", tried.error.is_empty()).set("error", tried.error).set("connect_ms", ms(tried.after));
         seen
+    }
+}
+
+/// What came of a connection attempt.
+struct Tried {
+    /// Errno word; empty if connected.
+    error: String,
+    after: Duration,
+    refusal: Option<Refusal>,
+}
+
+/// As `net::connect`, with the error queue: while a connection is being made the kernel keeps ICMP errors there (since Linux
+/// 5.7), so the hop that refused can be named without privilege.
+async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tried {
+    let began = Instant::now();
+    let patience = deadline.saturating_duration_since(began).min(CONNECT_TIMEOUT);
+    let opened = net.with(TcpSocket::new_v4).and_then(|socket| socket).and_then(|socket| {
+        let queue = socket.as_fd().try_clone_to_owned()?;
+        errqueue::enable(queue.as_fd())?;
+        Ok((socket, queue))
+    });
+    let (socket, queue): (TcpSocket, OwnedFd) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Tried { error: errno_word(&error), after: began.elapsed(), refusal: None },
+    };
+    let outcome = timeout(patience, socket.connect(SocketAddr::V4(to))).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let after = began.elapsed();
+    let refusal = outcome.is_err().then(|| errqueue::take(queue.as_fd())).flatten().map(|(refusal, _)| refusal);
+    Tried { error: outcome.err().map_or(String::new(), |e| errno_word(&e)), after, refusal }
+}
+
+fn refusal_facts(seen: &mut Observation, refusal: Option<Refusal>) {
+    let reason = "no ICMP error came";
+    let icmp = refusal.filter(|r| r.kind != 0);
+    let facts: &mut Facts = &mut seen.facts;
+    facts.set_or_unknown("icmp_code", icmp.map(|r| r.code), reason);
+    facts.set_or_unknown("refused_by", icmp.and_then(|r| r.from).map(|a| a.to_string()), reason);
+    if let Some(r) = icmp {
+        let from = r.from.map_or("an unknown hop".to_owned(), |a| a.to_string());
+        seen.note("icmp", format!("{} (type {} code {}) from {from}", errqueue::words(r.kind, r.code), r.kind, r.code));
     }
 }
 
@@ -75,7 +120,12 @@ mod tests {
         let probe = Tcp { address: Ipv4Addr::LOCALHOST, port: listener.local_addr().unwrap().port() };
         let facts = probe.look(&Net::Here, soon()).await.facts;
         assert_eq!((facts.get("connected"), facts.get("error")), (Some(&json!(true)), Some(&json!(""))));
-        drop(listener);
+        // Bound and not listening: no other process can take the port, and a listener that was closed could live on in a
+        // child that another test is just forking.
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let port = silent.local_addr().unwrap().as_socket().unwrap().port();
+        let probe = Tcp { address: Ipv4Addr::LOCALHOST, port };
         let facts = probe.look(&Net::Here, soon()).await.facts;
         assert_eq!((facts.get("connected"), facts.get("error")), (Some(&json!(false)), Some(&json!("ECONNREFUSED"))));
     }

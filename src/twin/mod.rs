@@ -7,6 +7,7 @@
 
 pub mod cluster;
 pub mod derp;
+mod damage;
 mod device;
 pub mod fault;
 mod kube_proxy;

@@ -2,6 +2,8 @@
 //!
 //! Formats: include/uapi/linux/netfilter/nf_tables.h. Integers in attributes are big-endian.
 
+mod more;
+
 use crate::vantage::Net;
 use std::io;
 use std::net::Ipv4Addr;

@@ -19,7 +19,7 @@ pub struct Wire {
     pub name: String,
     /// The namespace.
     pub net: Net,
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 /// A VXLAN device to make.

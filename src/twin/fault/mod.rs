@@ -11,9 +11,13 @@ mod exit_node_not_usable;
 mod exit_node_offline;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
+mod flannel_entries;
 mod flannel_recreated_bare;
 mod flannel_wrong_iface;
+mod forward_policy_drop;
+mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
+mod mtu;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
@@ -24,6 +28,8 @@ mod rp_filter_strict;
 mod tailscale_stopped;
 mod tailscaled_killed;
 mod ts_key_expired;
+mod podcidr_route_missing;
+mod stale_vtep_mac;
 mod ts_restart_removes_flannel;
 mod ts_stateful_filtering;
 mod udp8472_blocked;
@@ -33,6 +39,7 @@ mod vllm_page;
 mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
+mod vxlan_bad_outer_checksum;
 
 use super::Twin;
 use anyhow::Result;
@@ -77,7 +84,20 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_swallows_cluster_cidr::FAULT,
     &exit_node_without_lan_access::FAULT,
     &udp8472_blocked::FAULT,
+    &udp8472_blocked::REJECTED,
     &ip_forward_zero::FAULT,
+    &podcidr_route_missing::FAULT,
+    &stale_vtep_mac::REWRITTEN,
+    &stale_vtep_mac::NOT_LEARNT,
+    &flannel_entries::FDB_MISSING,
+    &flannel_entries::FDB_STALE,
+    &flannel_entries::NEIGHBOUR_MISSING,
+    &forward_policy_drop::BARE,
+    &forward_policy_drop::DOCKER,
+    &host_firewall_rejects_pod_to_host::FAULT,
+    &vxlan_bad_outer_checksum::FAULT,
+    &mtu::FRAGMENTS,
+    &mtu::BLACK_HOLE,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &egress_ip_differs::FAULT,

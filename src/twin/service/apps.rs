@@ -84,13 +84,19 @@ impl App {
     pub fn serve(self, net: &Net, address: SocketAddrV4, tls: Option<Arc<ServerConfig>>) -> io::Result<ServerHandle> {
         let app = Arc::new(self);
         http::serve(net, address, tls, Style::Lower, move |_, request| {
-            let (status, body) = app.look(request.method(), request.uri().path());
+            let (status, body) = match filler(request.method(), request.uri().path()) {
+                Some(filler) => (StatusCode::OK, filler),
+                None => {
+                    let (status, body) = app.look(request.method(), request.uri().path());
+                    (status, body.to_string())
+                }
+            };
             let app = app.clone();
             async move {
                 if let Some(instead) = app.switch.get() {
                     return instead.answer();
                 }
-                answer(status, &[("server", &app.server), ("content-type", "application/json")], body.to_string())
+                answer(status, &[("server", &app.server), ("content-type", "application/json")], body)
             }
         })
     }
@@ -103,6 +109,12 @@ impl App {
             (false, _) => (StatusCode::NOT_FOUND, json!({"detail": "Not Found"})),
         }
     }
+}
+
+/// `/bytes/N` serves a JSON string of N bytes, at most 1 MB: something large to fetch.
+fn filler(method: &Method, path: &str) -> Option<String> {
+    let length: usize = path.strip_prefix("/bytes/").filter(|_| method == Method::GET)?.parse().ok()?;
+    Some(format!("\"{}\"", "x".repeat(length.clamp(2, 1_000_000) - 2)))
 }
 
 #[cfg(test)]

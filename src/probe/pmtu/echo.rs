@@ -1,0 +1,122 @@
+//! Echo requests of a chosen size that may not be fragmented, or of a chosen TTL, on an ICMP datagram socket (icmp(7)) with
+//! its error queue. Needs no privilege where `net.ipv4.ping_group_range` includes the own group.
+
+use crate::probe::errqueue::{self, Refusal};
+use crate::probe::net::errno_word;
+use crate::vantage::Net;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout_at};
+
+/// IPv4 and ICMP headers.
+pub(crate) const HEADERS: usize = 28;
+
+/// What came of one echo request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The destination answered, after this time.
+    Reply(Duration),
+    /// A router (or the own kernel, without an address) sent it back.
+    Refused(Refusal, Duration),
+    /// The kernel did not take it: errno word.
+    NotSent(String),
+    Silence,
+}
+
+/// An ICMP socket for one destination at a time.
+pub(crate) struct Prober {
+    socket: AsyncFd<Socket>,
+    next: u16,
+}
+
+impl Prober {
+    /// Opens the socket; the error names the privilege that is missing.
+    pub(crate) fn open(net: &Net) -> Result<Self, String> {
+        let opened = net.with(|| Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::ICMPV4))).and_then(|socket| {
+            let socket = socket?;
+            errqueue::enable(socket.as_fd())?;
+            // PROBE sets DF and ignores what the kernel remembers of the path (ip(7)).
+            errqueue::ip_option(socket.as_fd(), libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+            AsyncFd::new(socket)
+        });
+        let socket = opened.map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied => "needs net.ipv4.ping_group_range to include the own group".to_owned(),
+            _ => format!("cannot open an ICMP socket: {}", errno_word(&e)),
+        })?;
+        Ok(Self { socket, next: 0 })
+    }
+
+    /// Sets the TTL of what is sent from now on.
+    pub(crate) fn set_ttl(&self, ttl: u8) -> io::Result<()> {
+        errqueue::ip_option(self.socket.get_ref().as_fd(), libc::IP_TTL, i32::from(ttl))
+    }
+
+    /// Sends echo requests of these total IPv4 lengths at once, and waits for what comes of each.
+    pub(crate) async fn ask(&mut self, to: Ipv4Addr, lengths: &[usize], deadline: Instant) -> Vec<Answer> {
+        let first = self.next.wrapping_add(1);
+        let began = Instant::now();
+        let mut answers = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            self.next = self.next.wrapping_add(1);
+            answers.push(self.send(to, *length, began));
+        }
+        while answers.contains(&Answer::Silence) {
+            while let Some((number, answer)) = self.take(to, began) {
+                if let Some(place) = answers.get_mut(usize::from(number.wrapping_sub(first)))
+                    && *place == Answer::Silence
+                {
+                    *place = answer;
+                }
+            }
+            if !answers.contains(&Answer::Silence) {
+                break;
+            }
+            match timeout_at(deadline, self.socket.ready(Interest::READABLE | Interest::ERROR)).await {
+                Ok(Ok(mut guard)) => guard.clear_ready(),
+                _ => break,
+            }
+        }
+        answers
+    }
+
+    fn send(&self, to: Ipv4Addr, length: usize, began: Instant) -> Answer {
+        let mut packet = vec![0_u8; length.max(HEADERS) - 20];
+        packet[0] = 8;
+        packet[6..8].copy_from_slice(&self.next.to_be_bytes());
+        match self.socket.get_ref().send_to(&packet, &SocketAddrV4::new(to, 0).into()) {
+            Ok(_) => Answer::Silence,
+            // The device's own MTU: the kernel says so at once, and queues the number.
+            Err(error) => match errqueue::take(self.socket.get_ref().as_fd()) {
+                Some((refusal, _)) => Answer::Refused(refusal, began.elapsed()),
+                None => Answer::NotSent(errno_word(&error)),
+            },
+        }
+    }
+
+    /// One error or reply that has come, with the number of the request that it answers.
+    fn take(&self, to: Ipv4Addr, began: Instant) -> Option<(u16, Answer)> {
+        let socket = self.socket.get_ref();
+        if let Some((refusal, packet)) = errqueue::take(socket.as_fd()) {
+            return Some((number(&packet)?, Answer::Refused(refusal, began.elapsed())));
+        }
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).ok()?;
+            // SAFETY: the kernel has written the first `length` bytes, at most as many as the buffer has.
+            let bytes: Vec<u8> = buffer[..length.min(64)].iter().map(|b| unsafe { b.assume_init() }).collect();
+            if bytes.first() == Some(&0) && from.as_socket_ipv4().is_some_and(|a| *a.ip() == to) {
+                return Some((number(&bytes)?, Answer::Reply(began.elapsed())));
+            }
+        }
+    }
+}
+
+/// Sequence number of an ICMP echo (RFC 792).
+fn number(icmp: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(icmp.get(6..8)?.try_into().ok()?))
+}
