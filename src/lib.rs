@@ -1,5 +1,6 @@
 //! fathom: network diagnostics for the Oceanid cluster.
 
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod def;
