@@ -25,6 +25,7 @@ mod lookup;
 mod netlink;
 mod ocr;
 mod ocr_page;
+mod pg_idle;
 mod pg_wire;
 mod postgres;
 mod prometheus;
@@ -70,6 +71,7 @@ pub static KINDS: &[&Kind] = &[
     &service::KIND,
     &egress::KIND,
     &postgres::KIND,
+    &pg_idle::KIND,
     &http::KIND,
     &vllm::KIND,
     &ocr::KIND,

@@ -10,6 +10,7 @@ mod exit_node_without_lan_access;
 mod flannel_recreated_bare;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
+mod pg_idle_connection_dropped;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
 mod pg_too_many_clients;
@@ -66,6 +67,7 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_engine_dead_health_ok::FAULT,
     &pg_tls_required::FAULT,
     &pg_too_many_clients::FAULT,
+    &pg_idle_connection_dropped::FAULT,
     &vllm_loading::FAULT,
     &vllm_wrong_model_name::FAULT,
     &vllm_traffic::QUEUEING,
