@@ -157,13 +157,23 @@ impl Expr {
             .filter_map(|path| {
                 let value =
                     scope.get(&path).cloned().or_else(|| scope.why_unknown(&path).map(|r| Value::String(format!("unknown ({r})"))))?;
-                (!value.is_object()).then_some((path, value))
+                (!value.is_object()).then(|| (path, masked(value)))
             })
             .collect()
     }
 
     fn explain(&self, scope: &Scope, error: &str) -> String {
         self.paths().iter().find_map(|path| scope.why_unknown(path)).unwrap_or_else(|| format!("`{}`: {error}", self.source))
+    }
+}
+
+/// A value as reports may show it: without the secrets of URLs.
+fn masked(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(super::secret::mask(&text).into_owned()),
+        Value::Array(items) => Value::Array(items.into_iter().map(masked).collect()),
+        Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, masked(value))).collect()),
+        other => other,
     }
 }
 

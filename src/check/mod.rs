@@ -3,6 +3,7 @@
 pub mod expr;
 pub mod fact;
 pub mod judge;
+pub mod secret;
 pub mod verdict;
 
 pub use expr::{Expr, Scope, Truth};
@@ -62,8 +63,9 @@ impl Observation {
 }
 
 /// Makes text from the network safe to print: control characters (escape sequences among them) and bidirectional
-/// overrides become visible, and it is cut to `most` characters. Newlines stay.
+/// overrides become visible, secrets in URLs are masked ([`secret::mask`]), and it is cut to `most` characters. Newlines stay.
 pub fn clean(text: &str, most: usize) -> String {
+    let text = secret::mask(text);
     let mut out = String::with_capacity(text.len().min(most));
     for (n, c) in text.chars().enumerate() {
         if n >= most {

@@ -31,6 +31,8 @@ pub struct CheckDef {
     pub when: Option<Expr>,
     /// The reason given where it is not.
     pub skip: Option<Template>,
+    /// Why it runs only when it is asked for by name, if it does: what it would disturb.
+    pub on_request: Option<String>,
     /// Instances that must pass first.
     pub needs: Vec<Template>,
     /// Why it matters.
@@ -91,6 +93,7 @@ struct Raw {
     witness: Option<String>,
     when: Option<String>,
     skip: Option<String>,
+    on_request: Option<String>,
     #[serde(default)]
     needs: Vec<String>,
     why: String,
@@ -163,6 +166,7 @@ impl CheckDef {
             witness: witness.flatten(),
             when,
             skip: skip.flatten(),
+            on_request: raw.on_request,
             needs,
             why: raw.why,
             by_hand: by_hand.flatten(),

@@ -45,6 +45,9 @@ pub struct Inventory {
     /// The OCR model servers.
     #[serde(default, rename = "vllm")]
     pub vllms: Vec<Vllm>,
+    /// Cloudflare Workers that call something of this network.
+    #[serde(default, rename = "worker")]
+    pub workers: Vec<Worker>,
     /// Places where the document contradicts itself, both claims with their line.
     #[serde(default, rename = "contradiction")]
     pub contradictions: Vec<Contradiction>,
@@ -285,6 +288,9 @@ pub struct Egress {
     pub address: Ipv4Addr,
     /// Services that answer with the caller's address, as text.
     pub echoes: Vec<String>,
+    /// STUN servers, `ADDRESS:PORT`, asked for the same thing over UDP.
+    #[serde(default)]
+    pub stun: Vec<SocketAddrV4>,
 }
 
 /// A database outside.
@@ -365,6 +371,19 @@ pub struct Vllm {
     pub gpu: Option<String>,
     /// Vantages that have a path to it.
     pub from: Vec<String>,
+}
+
+/// A Cloudflare Worker and what it calls.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// The URL that it fetches.
+    pub fetches: String,
+    /// What it is for, with the document's line.
+    #[serde(default)]
+    pub about: String,
 }
 
 /// A place where the document contradicts itself.

@@ -4,6 +4,7 @@ use super::check::CheckDef;
 use super::document::{Document, Finding};
 use super::inventory::Inventory;
 use super::lint;
+use super::note;
 use super::playbook::Playbook;
 use crate::report::InventoryReport;
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 /// The built-in inventory's text.
-const OCEANID: &str = include_str!("../../assets/oceanid.toml");
+pub(crate) const OCEANID: &str = include_str!("../../assets/oceanid.toml");
 
 /// Where definitions come from besides the built-in ones.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,8 @@ pub struct Catalog {
     pub checks: Vec<CheckDef>,
     /// Playbooks.
     pub playbooks: Vec<Playbook>,
+    /// What the inventory states that cannot do what it is there for; no fault of the files.
+    pub notes: Vec<Finding>,
 }
 
 impl Catalog {
@@ -56,6 +59,7 @@ impl Catalog {
         let source = if sources.inventory.is_some() { inventory_document.path.clone() } else { "built-in".to_owned() };
         let catalog = Self {
             inventory_report: InventoryReport { name: inventory.name.clone(), source, sha256: sha256(&inventory_document.text) },
+            notes: note::notes(&inventory, &inventory_document),
             inventory: Arc::new(inventory),
             checks,
             playbooks,

@@ -6,6 +6,7 @@ pub mod document;
 pub mod inventory;
 pub mod lint;
 pub mod load;
+pub mod note;
 pub mod playbook;
 pub mod template;
 

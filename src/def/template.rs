@@ -70,15 +70,17 @@ impl Template {
         Ok(out)
     }
 
-    /// Fills in text; what has no value reads `(unknown)`.
+    /// Fills in text for people: what has no value reads `(unknown)`, and secrets in URLs are masked.
     pub fn text_or_unknown(&self, scope: &Scope) -> String {
-        self.parts
+        let text: String = self
+            .parts
             .iter()
             .map(|part| match part {
                 Part::Text(t) => t.clone(),
                 Part::Expr(e) => e.value(scope).map_or_else(|_| "(unknown)".to_owned(), |v| show(&v)),
             })
-            .collect()
+            .collect();
+        crate::check::secret::mask(&text).into_owned()
     }
 }
 

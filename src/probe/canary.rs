@@ -52,8 +52,13 @@ pub(super) struct Canary {
 
 /// Sends it. The connection is dropped as soon as the outcome is known, which makes the server stop generating.
 pub(super) async fn run(net: &Net, ask: &Ask, deadline: Instant) -> Canary {
+    run_with(net, ask, ask.body(), deadline).await
+}
+
+/// The same with another body, which must ask for a stream.
+pub(super) async fn run_with(net: &Net, ask: &Ask, body: Value, deadline: Instant) -> Canary {
     let mut canary = Canary::default();
-    let outcome = stream(net, ask, deadline, &mut canary).await;
+    let outcome = stream(net, ask, body, deadline, &mut canary).await;
     canary.first_token = match canary.ttft {
         Some(ttft) => Some(ttft <= ask.first_token),
         None if outcome.as_ref().is_err_and(|e| e == "TIMEOUT") && canary.cut_short => None,
@@ -67,8 +72,8 @@ pub(super) async fn run(net: &Net, ask: &Ask, deadline: Instant) -> Canary {
     canary
 }
 
-async fn stream(net: &Net, ask: &Ask, deadline: Instant, canary: &mut Canary) -> Result<(), String> {
-    let request = ask.request().map_err(|_| "not a valid request".to_owned())?;
+async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &mut Canary) -> Result<(), String> {
+    let request = completion_request(ask.server, &body).map_err(|_| "not a valid request".to_owned())?;
     let (stream, _) = connect(net, ask.server, deadline).await.map_err(|failed| format!("connect: {}", failed.word))?;
     let first = deadline.min(Instant::now() + ask.first_token);
     canary.cut_short = first == deadline;
@@ -82,6 +87,10 @@ async fn stream(net: &Net, ask: &Ask, deadline: Instant, canary: &mut Canary) ->
     let mut events = Sse::default();
     while !canary.stream.done {
         let until = if canary.ttft.is_some() { deadline } else { deadline.min(sent + ask.first_token) };
+        // A stream that never pauses would never be found waiting.
+        if Instant::now() >= until {
+            return Err("TIMEOUT".to_owned());
+        }
         let Some(piece) = answer.piece(until).await? else { return Err("the stream ended without [DONE]".to_owned()) };
         let (at, read) = (Instant::now(), answer.wire.reads());
         for event in events.feed(&piece).map_err(|_| "a line or event longer than 1 MiB".to_owned())? {
@@ -101,9 +110,18 @@ async fn refusal(answer: &mut Answer, until: Instant) -> String {
     clean(format!("HTTP {status}: {}", message.trim()).trim_end_matches(": "), 300)
 }
 
+/// A request for a completion.
+pub(super) fn completion_request(server: SocketAddrV4, body: &Value) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let body = Bytes::from(body.to_string());
+    http1::request(Method::POST, "/v1/chat/completions", &server.to_string())
+        .header("content-type", "application/json")
+        .header("content-length", body.len())
+        .body(Full::new(body))
+}
+
 impl Ask {
-    fn request(&self) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let body = json!({
+    fn body(&self) -> Value {
+        json!({
             "model": self.model,
             "messages": [{"role": "user", "content": "Count from one to twenty in words."}],
             "max_tokens": self.max_tokens,
@@ -111,12 +129,7 @@ impl Ask {
             "stream": true,
             // Running usage tells how many tokens an event holds, also where a token has no text of its own.
             "stream_options": {"include_usage": true, "continuous_usage_stats": true},
-        });
-        let body = Bytes::from(body.to_string());
-        http1::request(Method::POST, "/v1/chat/completions", &self.server.to_string())
-            .header("content-type", "application/json")
-            .header("content-length", body.len())
-            .body(Full::new(body))
+        })
     }
 }
 
@@ -196,6 +209,46 @@ mod tests {
         }
         let endless = http(|_| [HEAD, &vec![b'x'; 3 << 20]].concat()).await;
         assert_eq!(ask(endless, 4000, 5000).await.error, "a line or event longer than 1 MiB");
+    }
+
+    /// Sends the head, the role, and then a piece over and over without a pause.
+    async fn for_ever(piece: &'static [u8]) -> SocketAddrV4 {
+        listen(move |mut stream| async move {
+            read_request(&mut stream).await;
+            let many = piece.repeat(64);
+            let _ = stream.write_all(&[HEAD, ROLE].concat()).await;
+            while stream.write_all(&many).await.is_ok() {}
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn streams_that_never_end_are_cut_off_in_time() {
+        let began = Instant::now();
+        let tokens = ask(for_ever(TOKEN).await, 400, 900).await;
+        assert_eq!((tokens.error.as_str(), tokens.first_token), ("the stream stopped before [DONE]", Some(true)));
+        assert!(!tokens.stream.complete() && tokens.stream.text.len() <= 64 << 10, "{}", tokens.stream.text.len());
+        let comments = ask(for_ever(b": nothing\n\n").await, 400, 900).await;
+        assert_eq!((comments.error.as_str(), comments.first_token), ("no token within 400 ms", Some(false)));
+        let roles = ask(for_ever(ROLE).await, 400, 900).await;
+        assert_eq!((roles.error.as_str(), roles.first_token), ("no token within 400 ms", Some(false)));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_stream_cut_inside_a_character_is_read_whole() {
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"né€\"},\"finish_reason\":\"stop\"}],\"usage\":{\"completion_tokens\":1}}\r\n\r\n";
+        let server = listen(move |mut stream| async move {
+            read_request(&mut stream).await;
+            stream.write_all(HEAD).await.unwrap();
+            for byte in event.bytes().chain(*b"data: [DONE]\n\n") {
+                stream.write_all(&[byte]).await.unwrap();
+                stream.flush().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let canary = ask(server.await, 3000, 5000).await;
+        assert_eq!((canary.error.as_str(), canary.stream.text.as_str(), canary.stream.complete()), ("", "né€", true));
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Text beyond this is not kept.
+const MOST_TEXT_BYTES: usize = 64 << 10;
 /// More token events than this are not kept.
 const MOST_EVENTS: usize = 1 << 16;
 /// Events per socket read above which the times between events say more about the reader than about the server.
@@ -28,6 +30,10 @@ pub(super) struct Completion {
     in_first: Option<u64>,
     /// `usage.completion_tokens`, the last one seen.
     usage: Option<u64>,
+    /// `usage.prompt_tokens`.
+    pub(super) prompt_tokens: Option<u64>,
+    /// The text so far, as the server sent it.
+    pub(super) text: String,
     /// Why the server says it ended.
     pub(super) finish_reason: Option<String>,
     /// `[DONE]` came.
@@ -68,6 +74,11 @@ impl Completion {
             }
         }
         self.usage = usage.or(self.usage);
+        self.prompt_tokens = chunk.pointer("/usage/prompt_tokens").and_then(Value::as_u64).or(self.prompt_tokens);
+        let text = ["/choices/0/delta/content", "/choices/0/text"].into_iter().find_map(|pointer| chunk.pointer(pointer)?.as_str());
+        if let Some(text) = text.filter(|text| self.text.len() + text.len() <= MOST_TEXT_BYTES) {
+            self.text.push_str(text);
+        }
     }
 
     fn fail(&mut self, message: &str) {

@@ -1,5 +1,6 @@
-//! Just enough DER (X.690) to read until when a certificate is valid (RFC 5280, section 4.1).
+//! Just enough DER (X.690) to read who issued a certificate, and until when it is valid (RFC 5280, section 4.1).
 
+use crate::check::clean;
 use chrono::{NaiveDate, NaiveDateTime};
 
 const INTEGER: u8 = 0x02;
@@ -9,8 +10,45 @@ const SEQUENCE: u8 = 0x30;
 /// `[0]`, explicit: the version of a TBSCertificate.
 const VERSION: u8 = 0xa0;
 
+const SET: u8 = 0x31;
+const OID: u8 = 0x06;
+/// `id-at-commonName` and `id-at-organizationName` (RFC 5280, appendix A.1).
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
+
 /// `notAfter` of a certificate, UTC; `None` if it is not built as RFC 5280 says.
 pub(super) fn not_after(certificate: &[u8]) -> Option<NaiveDateTime> {
+    let (_, fields) = issuer_and_rest(certificate)?;
+    let (validity, _) = expect(fields, SEQUENCE)?;
+    let (_, _not_before, rest) = element(validity)?;
+    let (tag, text, _) = element(rest)?;
+    time(tag, text)
+}
+
+/// The issuer's common name, else its organisation, cleaned; `None` if it has neither, or is not built as RFC 5280 says.
+pub(super) fn issuer(certificate: &[u8]) -> Option<String> {
+    let (name, _) = issuer_and_rest(certificate)?;
+    let text = attribute(name, COMMON_NAME).or_else(|| attribute(name, ORGANIZATION))?;
+    Some(clean(&String::from_utf8_lossy(text), 200))
+}
+
+/// The value of an attribute of a Name: a sequence of sets of type and value.
+fn attribute<'a>(mut name: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    while let Some((set, rest)) = expect(name, SET) {
+        let value = expect(set, SEQUENCE).and_then(|(pair, _)| {
+            let (oid, value) = expect(pair, OID)?;
+            element(value).filter(|_| oid == wanted).map(|(_, text, _)| text)
+        });
+        if value.is_some() {
+            return value;
+        }
+        name = rest;
+    }
+    None
+}
+
+/// The issuer's Name of a certificate, and the fields behind it.
+fn issuer_and_rest(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let (certificate, _) = expect(certificate, SEQUENCE)?;
     let (mut fields, _) = expect(certificate, SEQUENCE)?;
     if let Some((_, rest)) = expect(fields, VERSION) {
@@ -18,11 +56,7 @@ pub(super) fn not_after(certificate: &[u8]) -> Option<NaiveDateTime> {
     }
     let (_serial, fields) = expect(fields, INTEGER)?;
     let (_algorithm, fields) = expect(fields, SEQUENCE)?;
-    let (_issuer, fields) = expect(fields, SEQUENCE)?;
-    let (validity, _) = expect(fields, SEQUENCE)?;
-    let (_, _not_before, rest) = element(validity)?;
-    let (tag, text, _) = element(rest)?;
-    time(tag, text)
+    expect(fields, SEQUENCE)
 }
 
 /// Content of the element in front, which must have this tag, and what follows it.
@@ -70,6 +104,7 @@ mod tests {
         for (year, expected) in [(2031, "2031-12-31 00:00:00"), (2060, "2060-12-31 00:00:00")] {
             let (certificate, _) = Ca::new("ca").certificate("a.example", year);
             assert_eq!(not_after(&certificate).unwrap().to_string(), expected);
+            assert_eq!(issuer(&certificate).as_deref(), Some("ca"));
         }
         assert_eq!(time(UTC_TIME, b"991231235959Z").unwrap().to_string(), "1999-12-31 23:59:59");
     }
@@ -78,13 +113,13 @@ mod tests {
     fn hostile_bytes_never_panic() {
         let (certificate, _) = Ca::new("ca").certificate("a.example", 2031);
         for cut in 0..certificate.len() {
-            let _ = not_after(&certificate[..cut]);
+            let _ = (not_after(&certificate[..cut]), issuer(&certificate[..cut]));
         }
         let mut bytes = certificate.to_vec();
         for at in 0..bytes.len() {
             for value in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let kept = std::mem::replace(&mut bytes[at], value);
-                let _ = not_after(&bytes);
+                let _ = (not_after(&bytes), issuer(&bytes));
                 bytes[at] = kept;
             }
         }

@@ -2,15 +2,17 @@
 
 use super::egress_route::route_to;
 use super::http_get::{Exchange, HttpUrl, get};
-use super::net::ms;
+use super::net::{errno_word, ms};
+use super::stun;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::Observation;
-use crate::vantage::Vantage;
+use crate::vantage::{Net, Vantage};
 use async_trait::async_trait;
 use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The source address that the outside sees, by echo services.
@@ -19,12 +21,20 @@ pub(super) static KIND: Kind = Kind {
     root: "egress",
     about: "The source address that the outside sees, by echo services",
     privilege: None,
-    args: &[("echoes", "URLs that answer with the caller's address"), ("route_to", "address whose route explains the path (optional)")],
+    args: &[
+        ("echoes", "URLs that answer with the caller's address"),
+        ("route_to", "address whose route explains the path (optional)"),
+        ("stun", "STUN servers, `ADDRESS:PORT`: a second kind of proof, over UDP (optional)"),
+    ],
     facts: &[
         fact("address", "address", "what the echo services answered; the majority where they differ"),
         fact("answered", "count", "echo services that answered"),
         fact("agree", "bool", "all answers are the same"),
         fact("answers", "list", "each echo service: url, address or error, ms"),
+        fact("stun_address", "address", "what the first STUN server that answered saw"),
+        fact("stun_answered", "count", "STUN servers that answered"),
+        fact("ipv6_route", "bool", "the kernel has a route to the IPv6 internet: what has an AAAA record may leave by another address"),
+        fact("ipv6_source", "address", "source address that it would use; empty if there is no route"),
         fact("route_device", "text", "device by which the kernel sends to `route_to`"),
         fact("route_table", "number", "table that decided it"),
     ],
@@ -33,6 +43,8 @@ pub(super) static KIND: Kind = Kind {
 
 /// More echo services than this are not asked.
 const MOST_ECHOES: usize = 16;
+/// How long STUN servers may take.
+const STUN_TIME: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +52,8 @@ struct Egress {
     echoes: Vec<HttpUrl>,
     #[serde(default)]
     route_to: Option<Ipv4Addr>,
+    #[serde(default)]
+    stun: Vec<SocketAddrV4>,
 }
 
 /// What one echo service answered, or why not.
@@ -69,8 +83,25 @@ impl Egress {
             answers.push(Answer { url: url.to_string(), address, ms: took });
         }
         record(&answers, &mut seen);
+        self.ask_stun(vantage, deadline, &mut seen).await;
+        look_for_ipv6(&vantage.net, &mut seen);
         self.explain_route(vantage, deadline, &mut seen).await;
         seen
+    }
+
+    /// The same question to STUN servers: over UDP, another protocol and another path through a NAT.
+    async fn ask_stun(&self, vantage: &Vantage, deadline: Instant, seen: &mut Observation) {
+        let until = deadline.min(Instant::now() + STUN_TIME);
+        let servers = self.stun.iter().take(MOST_ECHOES);
+        let answers = join_all(servers.map(|server| stun::mapped_address(&vantage.net, *server, until))).await;
+        for (server, answer) in self.stun.iter().zip(&answers) {
+            let word = answer.as_ref().map_or_else(Clone::clone, ToString::to_string);
+            seen.note("stun", format!("binding request to {server} -> {word}"));
+        }
+        let first = answers.iter().find_map(|a| a.as_ref().ok());
+        let why = if self.stun.is_empty() { "no STUN server was given" } else { "no STUN server answered" };
+        seen.facts.set("stun_answered", answers.iter().filter(|a| a.is_ok()).count());
+        seen.facts.set_or_unknown("stun_address", first.map(|a| a.ip().to_string()), why);
     }
 
     async fn explain_route(&self, vantage: &Vantage, deadline: Instant, seen: &mut Observation) {
@@ -90,6 +121,21 @@ impl Egress {
             }
         }
     }
+}
+
+/// Connecting a UDP socket sends nothing: it makes the kernel choose route and source address. The destination lies in the
+/// documentation range (RFC 3849), which only a default route covers.
+fn look_for_ipv6(net: &Net, seen: &mut Observation) {
+    let far = SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9, 0, 0);
+    let source = net.with(|| {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+        socket.connect(far)?;
+        socket.local_addr()
+    });
+    let source = source.and_then(|outcome| outcome).map(|at| at.ip().to_string());
+    let word = source.as_ref().map_or_else(errno_word, Clone::clone);
+    seen.note("ipv6", format!("source address for {} -> {word}", far.ip()));
+    seen.facts.set("ipv6_route", source.is_ok()).set("ipv6_source", source.unwrap_or_default());
 }
 
 /// The address in the body of a 200, and nothing but that.
@@ -141,7 +187,6 @@ impl Probe for Egress {
 mod tests {
     use super::super::testing::{answer, http, vantage};
     use super::*;
-    use std::time::Duration;
 
     async fn look(bodies: &[(&'static str, &'static str)]) -> Observation {
         let mut echoes = Vec::new();
@@ -149,7 +194,7 @@ mod tests {
             let server = http(move |_| answer(status, body)).await;
             echoes.push(HttpUrl::try_from(format!("http://{server}/")).unwrap());
         }
-        Egress { echoes, route_to: None }.look(&vantage(""), Instant::now() + Duration::from_secs(5)).await
+        Egress { echoes, route_to: None, stun: Vec::new() }.look(&vantage(""), Instant::now() + Duration::from_secs(5)).await
     }
 
     #[tokio::test]

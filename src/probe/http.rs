@@ -3,7 +3,7 @@
 use super::http_get::{Exchange, HttpUrl, Stage, get};
 use super::net::ms;
 use super::resolv::Nameserver;
-use super::{Context, Kind, Probe, decode, fact};
+use super::{Context, Kind, Probe, decode, der, fact};
 use crate::check::Observation;
 use crate::vantage::Vantage;
 use async_trait::async_trait;
@@ -20,6 +20,9 @@ pub(super) static KIND: Kind = Kind {
         ("url", "URL"),
         ("nameserver", "nameserver for the host name, `ADDRESS` or `ADDRESS:PORT` (absent: the vantage's own resolver)"),
         ("status", "expected status, for the evidence only"),
+        ("contains", "text that the body must hold (optional)"),
+        ("json", "JSON pointer (RFC 6901) into the body, with `equals` (optional)"),
+        ("equals", "what must stand there"),
     ],
     facts: &[
         fact("status", "number", "HTTP status; 0 if there was no answer"),
@@ -32,6 +35,16 @@ pub(super) static KIND: Kind = Kind {
         fact("first_byte_ms", "ms", "request sent until headers"),
         fact("total_ms", "ms", "everything"),
         fact("server", "text", "Server header"),
+        fact("cf_ray", "text", "CF-Ray header: the answer passed Cloudflare's edge; empty if absent"),
+        fact(
+            "answered_by",
+            "text",
+            "who made the answer: `cloudflare` (its edge, by a status of its own or error code), `origin behind cloudflare`, or the Server header",
+        ),
+        fact("location", "text", "target of a redirect, without query; empty if none"),
+        fact("certificate_issuer", "text", "who issued the server's certificate, trusted or not; empty for http"),
+        fact("certificate_expires", "text", "notAfter, RFC 3339; empty for http"),
+        fact("body_ok", "bool", "the body is as `contains`, `json` and `equals` want it; unknown without them"),
         fact("body", "text", "start of the body, cleaned"),
     ],
     decode: decode::<Http>,
@@ -45,6 +58,12 @@ struct Http {
     nameserver: Option<Nameserver>,
     #[serde(default)]
     status: Option<u16>,
+    #[serde(default)]
+    contains: Option<String>,
+    #[serde(default)]
+    json: Option<String>,
+    #[serde(default)]
+    equals: Option<serde_json::Value>,
 }
 
 impl Http {
@@ -62,12 +81,57 @@ impl Http {
         if let Some(expected) = self.status.filter(|expected| exchange.status > 0 && *expected != exchange.status) {
             seen.note("http", format!("status {expected} was expected"));
         }
-        facts(exchange, &mut seen);
+        facts(exchange, &self.url, &mut seen);
+        seen.facts.set_or_unknown("body_ok", self.body_ok(exchange), "nothing was asked of the body, or none came");
         seen
+    }
+
+    /// Whether the body is what it must be, if anything was asked of it.
+    fn body_ok(&self, exchange: &Exchange) -> Option<bool> {
+        if exchange.status == 0 || (self.contains.is_none() && self.json.is_none()) {
+            return None;
+        }
+        let contains = self.contains.as_ref().is_none_or(|wanted| String::from_utf8_lossy(&exchange.body).contains(wanted.as_str()));
+        let json = self.json.as_ref().is_none_or(|pointer| {
+            let body = serde_json::from_slice::<serde_json::Value>(&exchange.body).ok();
+            let found = body.as_ref().and_then(|body| body.pointer(pointer));
+            found.is_some_and(|found| self.equals.as_ref().is_none_or(|wanted| wanted == found))
+        });
+        Some(contains && json)
     }
 }
 
-fn facts(exchange: &Exchange, seen: &mut Observation) {
+/// Who made an answer: Cloudflare's edge has statuses (520 to 530) and a text (`error code: 1033`) of its own.
+fn answered_by(exchange: &Exchange) -> String {
+    let edge = !exchange.cf_ray.is_empty() || exchange.server == "cloudflare";
+    let own = (520..=530).contains(&exchange.status) || exchange.body.starts_with(b"error code: ");
+    match (edge, own) {
+        (true, true) => "cloudflare".to_owned(),
+        (true, false) => "origin behind cloudflare".to_owned(),
+        (false, _) => exchange.server.clone(),
+    }
+}
+
+/// Issuer and expiry of the certificate; both empty over http.
+fn certificate(exchange: &Exchange, seen: &mut Observation, stopped: &str) {
+    let unread = "the certificate could not be read";
+    match &exchange.certificate {
+        Some(shown) => {
+            let (issuer, expires) = (der::issuer(shown), der::not_after(shown).map(|at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string()));
+            let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+            seen.note("tls", format!("certificate issued by {}, valid until {}", word(&issuer), word(&expires)));
+            seen.facts.set_or_unknown("certificate_issuer", issuer, unread).set_or_unknown("certificate_expires", expires, unread);
+        }
+        None if exchange.tls == Some(std::time::Duration::ZERO) => {
+            seen.facts.set("certificate_issuer", "").set("certificate_expires", "");
+        }
+        None => {
+            seen.facts.unknown("certificate_issuer", stopped).unknown("certificate_expires", stopped);
+        }
+    }
+}
+
+fn facts(exchange: &Exchange, url: &HttpUrl, seen: &mut Observation) {
     let stopped = format!("stopped at {}: {}", exchange.stage.word(), exchange.error);
     let answered = exchange.status > 0;
     let text = |text: String| answered.then_some(text);
@@ -82,9 +146,13 @@ fn facts(exchange: &Exchange, seen: &mut Observation) {
         .set_or_unknown("first_byte_ms", exchange.first_byte.map(ms), &stopped)
         .set("total_ms", ms(exchange.total))
         .set_or_unknown("server", text(exchange.server.clone()), &stopped)
-        .set_or_unknown("body", text(exchange.text(2000)), &stopped);
+        .set_or_unknown("cf_ray", text(exchange.cf_ray.clone()), &stopped)
+        .set_or_unknown("answered_by", text(answered_by(exchange)), &stopped)
+        .set_or_unknown("location", text(exchange.location.clone()), &stopped)
+        .set_or_unknown("body", text(url.redact(&exchange.text(2000))), &stopped);
+    certificate(exchange, seen, &stopped);
     if exchange.stage == Stage::Done && !exchange.body.is_empty() {
-        seen.note("http", exchange.text(300));
+        seen.note("http", url.redact(&exchange.text(300)));
     }
 }
 
@@ -112,7 +180,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     fn probe(url: &str) -> Http {
-        Http { url: url.to_owned().try_into().unwrap(), nameserver: None, status: Some(200) }
+        Http { url: url.to_owned().try_into().unwrap(), nameserver: None, status: Some(200), contains: None, json: None, equals: None }
     }
 
     async fn facts_of(probe: &Http, vantage: &Vantage) -> Facts {
@@ -136,7 +204,7 @@ mod tests {
         let facts = facts_of(&probe(&format!("http://me:s3cret@{server}/a?b=c#d")), &vantage("")).await;
         assert_eq!(words(&facts), (200, "done", ""));
         assert_eq!((&facts.known()["server"], &facts.known()["body"]), (&"test".into(), &"hello \\u{1b}[31m".into()));
-        assert!(facts.unknowns().is_empty(), "{facts:?}");
+        assert_eq!(facts.unknowns().keys().collect::<Vec<_>>(), ["body_ok"], "{facts:?}");
         let asked = asked.lock().unwrap();
         assert!(asked.starts_with("GET /a?b=c HTTP/1.1\r\nhost: 127.0.0.1:") && asked.contains("Basic bWU6czNjcmV0"), "{asked}");
     }
@@ -162,6 +230,45 @@ mod tests {
         let facts = facts_of(&probe, &vantage("")).await;
         assert_eq!(words(&facts), (0, "resolve", "dns: NXDOMAIN"));
         assert_eq!(facts.unknowns()["connect_ms"], "stopped at resolve: dns: NXDOMAIN");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_repeats_what_it_was_sent() {
+        let server = http(|request| answer("200 OK", request)).await;
+        let url = format!("http://me:s3cret-word@{server}/?sign=s3cret-too");
+        let seen = probe(&url).look(&vantage(""), Instant::now() + Duration::from_secs(2)).await;
+        let shown = format!("{:?} {:?}", seen.facts, seen.evidence);
+        assert!(!shown.contains("s3cret") && !shown.contains("bWU6") && shown.contains("authorization: Basic ***"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn the_body_is_held_against_what_is_wanted() {
+        let server = http(|_| answer("200 OK", r#"{"status": "ok", "n": 3}"#)).await;
+        for (wanted, ok) in [
+            (r#"contains = "ok""#, true),
+            (r#"contains = "down""#, false),
+            ("json = \"/n\"\nequals = 3", true),
+            ("json = \"/n\"\nequals = 4", false),
+            (r#"json = "/absent""#, false),
+        ] {
+            let with: toml::Table = toml::from_str(&format!("url = \"http://{server}/\"\n{wanted}")).unwrap();
+            let probe: Http = toml::Value::Table(with).try_into().unwrap();
+            assert_eq!(facts_of(&probe, &vantage("")).await.get("body_ok"), Some(&ok.into()), "{wanted}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_made_the_answer() {
+        for (status, headers, body, by) in [
+            ("530 x", "server: cloudflare\r\ncf-ray: 1-FRA", "error code: 1033", "cloudflare"),
+            ("503 x", "server: cloudflare\r\ncf-ray: 1-FRA", "busy", "origin behind cloudflare"),
+            ("502 x", "server: nginx", "", "nginx"),
+        ] {
+            let server =
+                http(move |_| format!("HTTP/1.1 {status}\r\n{headers}\r\nlocation: https://u:p@b/l?token=t\r\n\r\n{body}").into_bytes());
+            let facts = facts_of(&probe(&format!("http://{}/", server.await)), &vantage("")).await;
+            assert_eq!((facts.get("answered_by"), facts.get("location")), (Some(&by.into()), Some(&"https://b/l".into())), "{facts:?}");
+        }
     }
 
     #[tokio::test]

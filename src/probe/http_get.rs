@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::Method;
 use hyper::header::AUTHORIZATION;
 use reqwest::Url;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use std::fmt;
@@ -48,14 +48,9 @@ impl TryFrom<String> for HttpUrl {
 }
 
 impl fmt::Display for HttpUrl {
-    /// Without user and password.
+    /// Without user and password, and without secret parameters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut url = self.0.clone();
-        if !url.username().is_empty() || url.password().is_some() {
-            let masked = url.set_username("***").is_ok() && url.set_password(None).is_ok();
-            return if masked { write!(f, "{url}") } else { write!(f, "{}://***", url.scheme()) };
-        }
-        write!(f, "{url}")
+        f.write_str(&crate::check::secret::mask(self.0.as_str()))
     }
 }
 
@@ -66,6 +61,16 @@ impl HttpUrl {
 
     fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
+    }
+
+    /// A text of the server without what this URL holds in secret: some servers repeat what they were sent.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let login = self.0.password().and_then(|password| basic_auth::header(self.0.username(), password));
+        let header = login.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Basic ")).unwrap_or_default();
+        let secrets = [self.0.password().unwrap_or_default(), header];
+        let shown = secrets.into_iter().filter(|s| !s.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
+        let values: Vec<String> = self.0.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= 6).collect();
+        values.iter().fold(shown, |text, value| text.replace(value.as_str(), "***"))
     }
 
     fn https(&self) -> bool {
@@ -81,6 +86,19 @@ impl HttpUrl {
             headers.extend(basic_auth::header(url.username(), password).map(|value| (AUTHORIZATION, value)));
         }
         request.body(Full::default())
+    }
+}
+
+/// A redirect's target as reports may show it: login pages carry tokens in the query and in user information.
+fn without_secrets(location: &str) -> String {
+    let bare = location.split(['?', '#']).next().unwrap_or_default();
+    match bare.split_once("//") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}//{host}{path}")
+        }
+        None => bare.to_owned(),
     }
 }
 
@@ -143,8 +161,12 @@ pub(super) struct Exchange {
     pub(super) status: u16,
     /// The `Server` header; empty if absent.
     pub(super) server: String,
-    /// The `Location` header; empty if absent.
-    location: String,
+    /// The `Location` header without user, password and query; empty if absent.
+    pub(super) location: String,
+    /// The `CF-Ray` header, by which Cloudflare marks what passed its edge; empty if absent.
+    pub(super) cf_ray: String,
+    /// The server's certificate; also if it is not to be trusted.
+    pub(super) certificate: Option<CertificateDer<'static>>,
     /// The start of the body.
     pub(super) body: Vec<u8>,
 }
@@ -226,14 +248,22 @@ impl Run<'_> {
     ) -> Step<tokio_rustls::client::TlsStream<TcpStream>> {
         let failed = |word: String| (Stage::Tls, word);
         let name = ServerName::try_from(self.url.host().to_owned()).map_err(|_| failed("tls: wrong name".to_owned()))?;
-        let mut config: ClientConfig = tls::strict(roots).map_err(|e| failed(format!("tls: {e}")))?;
+        let (mut config, recorder): (ClientConfig, _) = tls::recording(Some(roots)).map_err(|e| failed(format!("tls: {e}")))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let began = Instant::now();
         let outcome = timeout_at(self.deadline, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
         exchange.tls = Some(began.elapsed());
-        match outcome {
-            Ok(stream) => stream.map_err(|e| failed(tls::word(&e))),
-            Err(_) => Err(failed("TIMEOUT".to_owned())),
+        let shown = recorder.seen();
+        exchange.certificate = shown.map(|shown| shown.certificate.clone());
+        let stream = match outcome {
+            Ok(stream) => stream.map_err(|e| failed(tls::word(&e)))?,
+            Err(_) => return Err(failed("TIMEOUT".to_owned())),
+        };
+        // The recorder let every certificate pass; here it is decided, before a byte of the request is sent.
+        match shown.and_then(|shown| shown.verdict.as_ref()) {
+            Some(Ok(())) => Ok(stream),
+            Some(Err(reason)) => Err(failed(format!("tls: {reason}"))),
+            None => Err(failed("tls: the certificate could not be judged".to_owned())),
         }
     }
 
@@ -266,6 +296,8 @@ impl Exchange {
             status: 0,
             server: String::new(),
             location: String::new(),
+            cf_ray: String::new(),
+            certificate: None,
             body: Vec::new(),
         }
     }
@@ -275,7 +307,8 @@ impl Exchange {
         self.first_byte = Some(answer.wait());
         self.status = answer.head.status.as_u16();
         self.server = header("server");
-        self.location = header("location");
+        self.location = without_secrets(&header("location"));
+        self.cf_ray = header("cf-ray");
     }
 
     /// The start of the body as text, cleaned.

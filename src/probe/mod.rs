@@ -23,6 +23,9 @@ mod kube_client;
 mod link;
 mod lookup;
 mod netlink;
+mod ocr;
+mod ocr_page;
+mod pg_idle;
 mod pg_wire;
 mod postgres;
 mod prometheus;
@@ -31,6 +34,7 @@ mod resolv;
 mod route;
 mod service;
 mod sse;
+mod stun;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -67,8 +71,10 @@ pub static KINDS: &[&Kind] = &[
     &service::KIND,
     &egress::KIND,
     &postgres::KIND,
+    &pg_idle::KIND,
     &http::KIND,
     &vllm::KIND,
+    &ocr::KIND,
 ];
 
 /// A kind of probe: what it can observe, and how its arguments are read.

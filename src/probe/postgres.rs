@@ -10,6 +10,7 @@ use crate::vantage::Vantage;
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) static KIND: Kind = Kind {
         fact("auth_method", "text", "scram-sha-256, md5, cleartext, trust, ...; empty if none"),
         fact("sqlstate", "text", "SQLSTATE of the error; empty if none"),
         fact("message", "text", "the server's message; empty if none"),
+        fact("plain", "text", "answer to a StartupMessage without TLS, on a connection of its own: as `startup`; empty if not tried"),
+        fact("sslmodes", "list of text", "libpq's sslmode values that get as far as authentication from here"),
         fact("source_seen", "address", "source address that the message names; empty if none"),
         fact("total_ms", "ms", "the whole exchange"),
     ],
@@ -65,18 +68,21 @@ struct Look<'a> {
     vantage: &'a Vantage,
     deadline: Instant,
     seen: Observation,
+    /// The certificate's chain is trusted, whatever its name.
+    trusted: bool,
 }
 
 impl Postgres {
     async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
         let began = Instant::now();
-        let mut look = Look { probe: self, vantage, deadline, seen: Observation::default() };
+        let mut look = Look { probe: self, vantage, deadline, seen: Observation::default(), trusted: false };
         let stopped = look.exchange().await;
-        let mut seen = look.seen;
-        if seen.could_not_look.is_some() {
-            return seen;
+        if look.seen.could_not_look.is_some() {
+            return look.seen;
         }
-        seen.facts.set("total_ms", ms(began.elapsed()));
+        look.seen.facts.set("total_ms", ms(began.elapsed()));
+        look.sslmodes().await;
+        let mut seen = look.seen;
         for path in ["auth_method", "sqlstate", "message", "source_seen"] {
             if seen.facts.get(path).is_none() {
                 seen.facts.set(path, "");
@@ -143,6 +149,49 @@ impl Look<'_> {
         }
     }
 
+    /// Which of libpq's sslmode values would get as far as authentication. A server that takes both is asked a second
+    /// time, without TLS, and only if it has let us come that far with it.
+    async fn sslmodes(&mut self) {
+        let text = |look: &Self, path: &str| look.seen.facts.get(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let holds = |look: &Self, path: &str| look.seen.facts.get(path) == Some(&Value::Bool(true));
+        let auth = text(self, "startup") == "auth";
+        let encrypted = auth && holds(self, "tls");
+        let plain = match (encrypted, auth) {
+            (true, _) => self.start_up_plain(&text(self, "address")).await,
+            (false, true) => "auth".to_owned(),
+            (false, false) => String::new(),
+        };
+        let (plain_ok, name_ok) = (plain == "auth", holds(self, "tls_name_ok"));
+        let accepted = [
+            ("disable", plain_ok),
+            ("allow", plain_ok || encrypted),
+            ("prefer", plain_ok || encrypted),
+            ("require", encrypted),
+            ("verify-ca", encrypted && (name_ok || self.trusted)),
+            ("verify-full", encrypted && name_ok),
+        ];
+        let accepted: Vec<&str> = accepted.into_iter().filter_map(|(mode, ok)| ok.then_some(mode)).collect();
+        self.seen.facts.set("plain", plain).set("sslmodes", accepted);
+    }
+
+    /// The word for a server's answer to a start-up without TLS.
+    async fn start_up_plain(&mut self, address: &str) -> String {
+        let Ok(address) = address.parse() else { return String::new() };
+        let to = SocketAddrV4::new(address, self.probe.port);
+        let Ok((mut stream, _)) = connect(&self.vantage.net, to, self.patience()).await else { return String::new() };
+        let answer = pg_wire::start_up(&mut stream, self.patience()).await;
+        let session = answer == Ok(Answer::Auth("trust".to_owned()));
+        pg_wire::close(&mut stream, session, self.patience()).await;
+        let word = match &answer {
+            Ok(Answer::Auth(_)) => "auth",
+            Ok(Answer::Error { .. }) => "error",
+            Err(ending) => ending.word(),
+        };
+        let said = if let Ok(Answer::Error { sqlstate, message }) = &answer { format!(" {sqlstate}: {message}") } else { String::new() };
+        self.seen.note("postgres", format!("without TLS: StartupMessage -> {word}{said}"));
+        word.to_owned()
+    }
+
     async fn connect(&mut self, address: Ipv4Addr) -> Option<TcpStream> {
         let to = SocketAddrV4::new(address, self.probe.port);
         let (stream, error, after) = match connect(&self.vantage.net, to, self.deadline).await {
@@ -202,6 +251,8 @@ impl Look<'_> {
         };
         self.seen.note("tls", format!("certificate: {word}; expires {}", expires.as_deref().unwrap_or("unknown")));
         let ok = shown.verdict.as_ref().map(Result::is_ok);
+        // The chain is judged before the name.
+        self.trusted = matches!(&shown.verdict, Some(Ok(()))) || matches!(&shown.verdict, Some(Err(reason)) if reason == "wrong name");
         self.seen.facts.set_or_unknown("tls_name_ok", ok, no_roots.unwrap_or("the certificate could not be judged"));
         self.seen.facts.set_or_unknown("certificate_expires", expires, "the certificate could not be read");
     }
@@ -252,7 +303,7 @@ mod tests {
     use super::super::testing::{Ca, listen, vantage};
     use super::*;
     use crate::check::Facts;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const REFUSED: &[u8] = b"E\0\0\0\x56SFATAL\0C28000\0Mno pg_hba.conf entry for host \"203.0.113.50\", user \"fathom\", no SSL\0\0";
@@ -332,6 +383,62 @@ mod tests {
         assert_eq!(get(&facts, "ssl_answer"), "eof");
         let facts = look(&ca, "127.0.0.1", server(&ca, "a", b"Ecould not fork\n\0", b"").await).await.facts;
         assert_eq!((get(&facts, "startup"), get(&facts, "message")), (&json!("error"), &json!("could not fork")));
+    }
+
+    #[tokio::test]
+    async fn hostile_servers_are_left_in_time() {
+        /// What such a server sends after an `N`, over and over.
+        const HOSTILE: [&[u8]; 6] =
+            [b"N\0\0\0\x08Mx\0\0", b"E\xff\xff\xff\xff", b"E\0\0\0\0", b"R\0\0\0\x04", b"S\0\0\0\x10garbage garbage", b"\0"];
+        let ca = Ca::new("ca");
+        let began = Instant::now();
+        for piece in HOSTILE {
+            let server = listen(move |mut stream| async move {
+                let _ = stream.read_exact(&mut [0; 8]).await;
+                let _ = stream.write_all(b"N").await;
+                while stream.write_all(piece).await.is_ok() {}
+            });
+            let facts = look(&ca, "127.0.0.1", server.await).await.facts;
+            assert!(["garbage", "error", "eof"].contains(&get(&facts, "startup").as_str().unwrap()), "{piece:?}: {facts:?}");
+            assert!(get(&facts, "auth_method").as_str().is_some_and(str::is_empty), "{facts:?}");
+        }
+        // Plain text behind the `S` is no TLS: it must not be taken for the server's words (CVE-2021-23222).
+        let injected = server(&ca, "127.0.0.1", b"SE\0\0\0\x0bC28000\0\0", b"").await;
+        let facts = look(&ca, "127.0.0.1", injected).await.facts;
+        assert_eq!((get(&facts, "tls"), get(&facts, "sqlstate")), (&json!(false), &json!("")), "{facts:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn one_byte_at_a_time_meets_the_deadline() {
+        let ca = Ca::new("ca");
+        let slow = listen(|mut stream| async move {
+            let _ = stream.read_exact(&mut [0; 8]).await;
+            for byte in *b"NE\0\0\0\x10" {
+                let _ = stream.write_all(&[byte]).await;
+            }
+            let _kept = stream;
+            std::future::pending().await
+        });
+        let began = Instant::now();
+        let facts = look(&ca, "127.0.0.1", slow.await).await.facts;
+        assert_eq!(get(&facts, "startup"), "timeout");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_sslmodes_that_work() {
+        let ca = Ca::new("ca");
+        let modes =
+            |facts: &Facts| get(facts, "sslmodes").as_array().unwrap().iter().map(|m| m.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let facts = look(&ca, "127.0.0.1", server(&ca, "127.0.0.1", b"S", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["allow", "prefer", "require", "verify-ca", "verify-full"], "{facts:?}");
+        let facts = look(&ca, "127.0.0.1", server(&ca, "other.example", b"S", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["allow", "prefer", "require", "verify-ca"]);
+        let facts = look(&ca, "127.0.0.1", server(&ca, "a", b"N", SASL).await).await.facts;
+        assert_eq!(modes(&facts), ["disable", "allow", "prefer"]);
+        let facts = look(&ca, "127.0.0.1", server(&ca, "127.0.0.1", b"S", REFUSED).await).await.facts;
+        assert!(modes(&facts).is_empty());
     }
 
     #[tokio::test]

@@ -56,6 +56,10 @@ pub(super) static KIND: Kind = Kind {
         fact("canary.complete", "bool", "finish_reason, usage, `[DONE]`, and no error event"),
         fact("canary.error", "text", "what went wrong; empty if nothing"),
         fact("metrics.status", "number", "status of /metrics; 0 if no answer"),
+        fact("metrics.family", "text", "whose metrics they are: `vllm`, `triton`, `dcgm`, `other`, `empty`, or `none` without an answer"),
+        fact("metrics.api_family", "text", "the same for the API port, where vLLM itself serves them"),
+        fact("metrics.scrape_ms", "ms", "the scrape before the canary, connection included"),
+        fact("metrics.prompt", "tokens", "growth of prompt_tokens_total over the canary"),
         fact("metrics.running", "count", "requests running, after the canary"),
         fact("metrics.waiting", "count", "requests waiting, after the canary"),
         fact("metrics.generated", "tokens", "growth of generation_tokens_total over the canary"),
@@ -102,13 +106,15 @@ fn five_seconds() -> u64 {
 
 /// A plain answer.
 #[derive(Debug, Default)]
-struct Fetched {
+pub(super) struct Fetched {
     /// HTTP status; 0 if there was no answer.
     status: u16,
     /// The whole body.
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// Why there is no answer, or not all of it; empty if there is.
     error: String,
+    /// How long it took.
+    took: Duration,
 }
 
 impl Vllm {
@@ -122,6 +128,7 @@ impl Vllm {
             let (health, version, models, before) = join!(health, get("/version"), get("/v1/models"), self.scrape(net, deadline));
             self.record_api(&health, &version, &models, &mut seen);
             note_fetch(&mut seen, "/metrics", &before);
+            seen.facts.set("metrics.scrape_ms", ms(before.took));
             let reserved = deadline.checked_sub(SCRAPE_RESERVE).unwrap_or(deadline);
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
             Some(before)
@@ -131,8 +138,16 @@ impl Vllm {
         };
         let after = self.scrape(net, deadline).await;
         note_fetch(&mut seen, "/metrics", &after);
+        let api = if self.metrics_apart() { Some(fetch(net, api, "/metrics", deadline).await) } else { None };
+        seen.facts.set("metrics.api_family", api.as_ref().unwrap_or(&after).family());
+        seen.facts.set("metrics.family", after.family()).unknown("metrics.scrape_ms", "no canary was sent");
         record_metrics(before.as_ref(), &after, &mut seen);
         seen
+    }
+
+    /// Whether /metrics is said to be on a port of its own.
+    fn metrics_apart(&self) -> bool {
+        self.metrics_port.is_some_and(|port| port != self.port)
     }
 
     fn ask(&self, server: SocketAddrV4) -> canary::Ask {
@@ -186,12 +201,15 @@ impl Vllm {
     }
 }
 
-async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
-    let until = deadline.min(Instant::now() + REQUEST_TIME);
-    match connect(net, server, until).await {
+/// GET of a path, whole or not.
+pub(super) async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
+    let began = Instant::now();
+    let until = deadline.min(began + REQUEST_TIME);
+    let fetched = match connect(net, server, until).await {
         Ok((stream, _)) => fetch_over(stream, server, path, until).await,
         Err(failed) => Fetched { error: failed.word, ..Fetched::default() },
-    }
+    };
+    Fetched { took: began.elapsed(), ..fetched }
 }
 
 async fn fetch_over(stream: TcpStream, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
@@ -217,6 +235,16 @@ async fn fetch_into(fetched: &mut Fetched, stream: TcpStream, server: SocketAddr
 }
 
 impl Fetched {
+    /// Whose metrics it is.
+    fn family(&self) -> &'static str {
+        match self.status {
+            0 => "none",
+            200 if self.body.trim_ascii().is_empty() => "empty",
+            200 => Scrape::read(&String::from_utf8_lossy(&self.body)).family.word(),
+            _ => "other",
+        }
+    }
+
     fn json(&self) -> Option<Value> {
         if self.status == 200 { serde_json::from_slice(&self.body).ok() } else { None }
     }
@@ -289,6 +317,7 @@ fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observat
         .set_or_unknown("metrics.running", new.running.and_then(whole), &why)
         .set_or_unknown("metrics.waiting", new.waiting.and_then(whole), &why)
         .set_or_unknown("metrics.kv_cache_percent", percent, &why)
+        .set_or_unknown("metrics.prompt", growth(old.prompt, new.prompt), growth_why)
         .set_or_unknown("metrics.generated", growth(old.generated, new.generated), growth_why)
         .set_or_unknown("metrics.steps", growth(old.steps, new.steps), growth_why)
         .set_or_unknown("metrics.preemptions", growth(old.preemptions, new.preemptions), growth_why);
@@ -384,6 +413,23 @@ mod tests {
         assert_eq!(facts.get("canary.first_token"), Some(&json!(false)));
         assert_eq!(facts.unknowns()["health_status"], NO_CONNECTION);
         assert_eq!(facts.unknowns()["metrics.generated"], "no canary was sent");
+    }
+
+    #[tokio::test]
+    async fn metrics_on_a_port_of_their_own_are_told_apart_by_family() {
+        let api = http(|request| {
+            if request.starts_with("GET /metrics ") { answer("200 OK", "vllm:num_requests_running 0\n") } else { answer("404 N", "") }
+        })
+        .await;
+        for (body, family) in
+            [("nv_inference_count 1\n", "triton"), ("DCGM_FI_DEV_GPU_UTIL 3\n", "dcgm"), (" \n", "empty"), ("up 1\n", "other")]
+        {
+            let other = http(move |_| answer("200 OK", body)).await;
+            let facts = look(&probe(api, other.port(), "tiny")).await;
+            assert_eq!((facts.get("metrics.family"), facts.get("metrics.api_family")), (Some(&json!(family)), Some(&json!("vllm"))));
+        }
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        assert_eq!(look(&probe(api, closed, "tiny")).await.get("metrics.family"), Some(&json!("none")));
     }
 
     #[tokio::test]

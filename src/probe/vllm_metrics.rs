@@ -9,6 +9,8 @@ pub(super) struct Scrape {
     pub(super) running: Option<f64>,
     /// `vllm:num_requests_waiting`.
     pub(super) waiting: Option<f64>,
+    /// `vllm:prompt_tokens_total`.
+    pub(super) prompt: Option<f64>,
     /// `vllm:generation_tokens_total`.
     pub(super) generated: Option<f64>,
     /// `vllm:iteration_tokens_total_count`: the engine's steps.
@@ -17,6 +19,8 @@ pub(super) struct Scrape {
     pub(super) kv_cache: Option<f64>,
     /// `vllm:num_preemptions_total`.
     pub(super) preemptions: Option<f64>,
+    /// `process_cpu_seconds_total` of the API server.
+    pub(super) cpu_seconds: Option<f64>,
     /// Whose metrics these are.
     pub(super) family: Family,
 }
@@ -36,6 +40,16 @@ pub(super) enum Family {
 }
 
 impl Family {
+    /// The word for reports.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Triton => "triton",
+            Self::Dcgm => "dcgm",
+            Self::Other => "other",
+        }
+    }
+
     /// Why there are no vLLM facts in such a scrape.
     pub(super) fn why_not(self) -> &'static str {
         match self {
@@ -65,8 +79,10 @@ impl Scrape {
             _ => self.family,
         };
         let slot = match name.strip_prefix("vllm:") {
+            None if name == "process_cpu_seconds_total" => &mut self.cpu_seconds,
             Some("num_requests_running") => &mut self.running,
             Some("num_requests_waiting") => &mut self.waiting,
+            Some("prompt_tokens_total") => &mut self.prompt,
             Some("generation_tokens_total") => &mut self.generated,
             Some("iteration_tokens_total_count") => &mut self.steps,
             Some("num_preemptions_total") => &mut self.preemptions,

@@ -3,10 +3,10 @@
 use super::event::Planned;
 use crate::check::{Expectation, Scope, Truth, Verdict};
 use crate::def::axis::{self, Binding};
-use crate::def::{Catalog, CheckDef, load_with};
+use crate::def::{Catalog, CheckDef, Playbook, load_with};
 use crate::probe::Probe;
 use crate::report::VantageReport;
-use crate::vantage::Vantage;
+use crate::vantage::{Transport, Vantage};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,11 +78,13 @@ impl Plan {
     pub fn make(catalog: &Catalog, vantages: &[Arc<Vantage>], filter: &Filter) -> Result<Self, String> {
         let wanted = wanted(catalog, filter)?;
         let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
+        let named = named(catalog, filter, vantages);
         let reports: Vec<_> = vantages.iter().map(|v| vantage_report(v)).collect();
         let mut instances = Vec::new();
         for check in catalog.checks.iter().filter(|c| wanted.contains(c.id.as_str())) {
             for binding in axis::bindings(&check.each, &catalog.inventory, &reports) {
-                instances.push(instance(check, &binding, &inv, vantages)?);
+                let unasked = check.on_request.as_ref().filter(|_| !named(check));
+                instances.push(instance(check, &binding, &inv, vantages, unasked)?);
             }
         }
         let known: BTreeSet<String> = instances.iter().map(|i| i.id.clone()).collect();
@@ -150,7 +152,23 @@ fn wanted<'a>(catalog: &'a Catalog, filter: &Filter) -> Result<BTreeSet<&'a str>
     Ok(wanted)
 }
 
-fn instance(check: &CheckDef, binding: &Binding, inv: &serde_json::Value, vantages: &[Arc<Vantage>]) -> Result<Instance, String> {
+/// Whether a check that disturbs its target was asked for by name. In the twin there is nobody to disturb.
+fn named<'a>(catalog: &'a Catalog, filter: &'a Filter, vantages: &[Arc<Vantage>]) -> impl Fn(&CheckDef) -> bool + 'a {
+    let twin = !vantages.is_empty() && vantages.iter().all(|v| v.transport == Transport::Twin);
+    let playbooks: Vec<&Playbook> = catalog.playbooks.iter().filter(|p| filter.playbooks.contains(&p.id)).collect();
+    move |check| {
+        let by_id = filter.checks.iter().any(|id| id.split('[').next() == Some(check.id.as_str()));
+        twin || by_id || playbooks.iter().any(|p| p.checks.contains(&check.id))
+    }
+}
+
+fn instance(
+    check: &CheckDef,
+    binding: &Binding,
+    inv: &serde_json::Value,
+    vantages: &[Arc<Vantage>],
+    unasked: Option<&String>,
+) -> Result<Instance, String> {
     let scope = axis::scope(binding, inv);
     let id = instance_id(&check.id, &binding.label);
     let text = |t: &crate::def::Template| t.text(&scope).map_err(|e| format!("{}: {id}: {e}", check.document.path));
@@ -164,6 +182,8 @@ fn instance(check: &CheckDef, binding: &Binding, inv: &serde_json::Value, vantag
         },
         None => None,
     };
+    let unasked = unasked.map(|why| format!("{why}: ask for it by name, `fathom check {}`", check.id));
+    let reason_to_skip = reason_to_skip.or(unasked);
     let work = match (reason_to_skip, find(&from)) {
         (Some(reason), _) => Work::Skip(reason),
         (None, None) => Work::Skip(format!("can be seen only from {from}: run with --from {from}")),

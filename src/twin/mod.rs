@@ -11,6 +11,8 @@ pub mod fault;
 mod kube_proxy;
 pub mod nft;
 pub mod overlay;
+#[cfg(test)]
+mod secrets;
 pub mod servers;
 pub mod service;
 pub mod tailscaled;

@@ -34,6 +34,7 @@ pub struct Servers {
     coredns: CoreDnsHandle,
     database: postgres::PgHandle,
     vllm: Vec<VllmHandle>,
+    portals: Vec<apps::Switch>,
     tailscale: BTreeMap<String, TailscaleHandle>,
     _others: Vec<ServerHandle>,
     _resolvers: Vec<OutsideHandle>,
@@ -84,7 +85,8 @@ impl Servers {
         let authority = Arc::new(Authority::new("fathom twin")?);
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
         let mut others = apps(hosts, inv)?;
-        others.extend(outside(net("internet")?, inv, &authority)?);
+        let mut portals = Vec::new();
+        others.extend(outside(net("internet")?, inv, &authority, &mut portals)?);
         let database = inv.databases.first().context("the twin needs a database in the inventory")?;
         let address = SocketAddrV4::new(database.address.context("the twin needs the database's address")?, database.port);
         let crunchy = hosts.get("crunchy").context("the twin has no host crunchy")?;
@@ -103,8 +105,13 @@ impl Servers {
             vllm: inv
                 .vllms
                 .iter()
-                .map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?))
+                .map(|v| {
+                    let server = model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?;
+                    server.set_names(names(inv));
+                    Ok(server)
+                })
                 .collect::<Result<_>>()?,
+            portals,
             tailscale: overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?,
             _others: others,
             _resolvers: inv
@@ -137,6 +144,21 @@ impl Servers {
     /// Replaces what the database's pg_hba.conf admits.
     pub fn set_pg_hba(&self, allowed: Vec<Ipv4Net>) {
         self.database.set_allowed(allowed);
+    }
+
+    /// The database.
+    pub fn database(&self) -> &postgres::PgHandle {
+        &self.database
+    }
+
+    /// The model servers.
+    pub fn model_servers(&self) -> &[VllmHandle] {
+        &self.vllm
+    }
+
+    /// Puts an answer in the place of what the documented HTTP endpoints on the internet answer, or takes it away.
+    pub fn set_portals(&self, instead: Option<&apps::Instead>) {
+        self.portals.iter().for_each(|p| p.set(instead.cloned()));
     }
 
     /// Freezes the model servers' engines, or lets them go on.
@@ -226,7 +248,7 @@ fn apps(hosts: &Hosts, inv: &Inventory) -> Result<Vec<ServerHandle>> {
 }
 
 /// Address echoes and portals on the internet, over TLS as documented.
-fn outside(internet: &Net, inv: &Inventory, authority: &Authority) -> Result<Vec<ServerHandle>> {
+fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut Vec<apps::Switch>) -> Result<Vec<ServerHandle>> {
     let names = names(inv);
     let listen = |url: &str| -> Result<(SocketAddrV4, Option<Arc<ServerConfig>>)> {
         let url = reqwest::Url::parse(url).with_context(|| format!("URL {url}"))?;
@@ -242,7 +264,9 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority) -> Result<Vec
     }
     for endpoint in &inv.https {
         let (address, tls) = listen(&endpoint.url)?;
-        servers.push(apps::App::new(&endpoint.name, "cloudflare").serve(internet, address, tls)?);
+        let app = apps::App::new(&endpoint.name, "cloudflare");
+        portals.push(app.switch.clone());
+        servers.push(app.serve(internet, address, tls)?);
     }
     Ok(servers)
 }

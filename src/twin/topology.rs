@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 /// Address of the home router on the internet: what calypso's own egress looks like.
 pub const HOME_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 /// The workstation's address on the internet.
-const WORKSTATION: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const WORKSTATION: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The CI runner's address on the internet.
 const CI: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 /// WARP's own addresses: cloudflared's end and the workstation's (devices live in 100.96.0.0/12).

@@ -10,10 +10,20 @@ mod exit_node_without_lan_access;
 mod flannel_recreated_bare;
 mod ip_forward_zero;
 mod pg_allowlist_drop;
+mod pg_idle_connection_dropped;
 mod pg_source_refused_by_gateway;
+mod pg_tls_required;
+mod pg_too_many_clients;
+mod portal;
+mod tls_in_the_middle;
 mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
+mod vllm_loading;
+mod vllm_page;
+mod vllm_traffic;
+mod vllm_trouble;
+mod vllm_wrong_model_name;
 
 use super::Twin;
 use anyhow::Result;
@@ -55,6 +65,25 @@ pub static FAULTS: &[&Fault] = &[
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,
     &vllm_engine_dead_health_ok::FAULT,
+    &pg_tls_required::FAULT,
+    &pg_too_many_clients::FAULT,
+    &pg_idle_connection_dropped::FAULT,
+    &vllm_loading::FAULT,
+    &vllm_wrong_model_name::FAULT,
+    &vllm_traffic::QUEUEING,
+    &vllm_traffic::LONG_PREFILL,
+    &vllm_trouble::QUEUE_FULL,
+    &vllm_trouble::ENGINE_CRASHED,
+    &vllm_trouble::METRICS_ENDPOINT_WRONG,
+    &vllm_page::OOM_RUN,
+    &vllm_page::REPETITION,
+    &vllm_page::CPU_BOUND,
+    &vllm_page::TOO_LONG,
+    &vllm_page::IMAGE_FETCH,
+    &portal::EXTERNAL_5XX,
+    &portal::CF_524,
+    &tls_in_the_middle::CAPTIVE_PORTAL,
+    &tls_in_the_middle::TLS_INSPECTION,
 ];
 
 impl Fault {

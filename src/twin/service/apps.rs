@@ -3,12 +3,12 @@
 use super::ServerHandle;
 use super::http::{self, Style, answer};
 use crate::vantage::Net;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use rustls::ServerConfig;
 use serde_json::json;
 use std::io;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Serves an echo: every GET is answered with the caller's address as text and a newline, as `https://ifconfig.me/ip` and its like do.
 pub fn echo(net: &Net, address: SocketAddrV4, tls: Option<Arc<ServerConfig>>) -> io::Result<ServerHandle> {
@@ -16,6 +16,34 @@ pub fn echo(net: &Net, address: SocketAddrV4, tls: Option<Arc<ServerConfig>>) ->
         let text = caller.address.map(|address| format!("{address}\n")).unwrap_or_default();
         async move { answer(StatusCode::OK, &[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")], text) }
     })
+}
+
+/// An answer given in the place of the application's own, by what stands in front of it.
+#[derive(Clone, Debug)]
+pub struct Instead {
+    /// HTTP status.
+    pub status: u16,
+    /// The `Server` header.
+    pub server: &'static str,
+    /// More headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// Switches an application's answers.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<Mutex<Option<Instead>>>);
+
+impl Switch {
+    /// Answers this in the place of everything, or the application again.
+    pub fn set(&self, instead: Option<Instead>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = instead;
+    }
+
+    fn get(&self) -> Option<Instead> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a JSON application is.
@@ -27,13 +55,23 @@ pub struct App {
     pub server: String,
     /// Paths that are answered with 200; every other one with 404.
     pub paths: Vec<String>,
+    /// What stands in front of it.
+    pub switch: Switch,
+}
+
+impl Instead {
+    fn answer(self) -> Response<http::Body> {
+        let mut headers = vec![("server", self.server), ("content-type", "text/html; charset=UTF-8")];
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        answer(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &headers, self.body)
+    }
 }
 
 impl App {
     /// An application with the usual paths: `/` and the common health paths.
     pub fn new(name: &str, server: &str) -> Self {
         let paths = ["/", "/health", "/healthz", "/ready", "/api/health", "/api/v1/status", "/ping"];
-        Self { name: name.to_owned(), server: server.to_owned(), paths: paths.map(str::to_owned).to_vec() }
+        Self { name: name.to_owned(), server: server.to_owned(), paths: paths.map(str::to_owned).to_vec(), switch: Switch::default() }
     }
 
     /// Answers one more path with 200.
@@ -48,7 +86,12 @@ impl App {
         http::serve(net, address, tls, Style::Lower, move |_, request| {
             let (status, body) = app.look(request.method(), request.uri().path());
             let app = app.clone();
-            async move { answer(status, &[("server", &app.server), ("content-type", "application/json")], body.to_string()) }
+            async move {
+                if let Some(instead) = app.switch.get() {
+                    return instead.answer();
+                }
+                answer(status, &[("server", &app.server), ("content-type", "application/json")], body.to_string())
+            }
         })
     }
 

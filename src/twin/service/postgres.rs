@@ -34,6 +34,8 @@ struct Rules {
     allowed: Vec<Ipv4Net>,
     /// All connections are in use.
     full: bool,
+    /// It was started without TLS, or a pooler in front has none: SSLRequest is answered with `N`.
+    without_tls: bool,
 }
 
 /// A running server.
@@ -53,6 +55,11 @@ impl PgHandle {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).full = full;
     }
 
+    /// Makes it decline TLS, or not. What `pg_hba.conf` admits (`hostssl`) stays.
+    pub fn set_without_tls(&self, without: bool) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).without_tls = without;
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Option<SocketAddrV4> {
         self.server.address()
@@ -66,7 +73,7 @@ impl PgHandle {
 
 /// Serves PostgreSQL's start-up. Only TLS connections from `allowed` get as far as being asked for a password.
 pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: Vec<Ipv4Net>) -> io::Result<PgHandle> {
-    let rules = Arc::new(Mutex::new(Rules { allowed, full: false }));
+    let rules = Arc::new(Mutex::new(Rules { allowed, full: false, without_tls: false }));
     let listener = listen(net, address)?;
     let mut server = ServerHandle::new(address_of(&listener));
     let (acceptor, shared) = (TlsAcceptor::from(tls), rules.clone());
@@ -85,7 +92,9 @@ pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: 
 async fn connection(mut stream: TcpStream, peer: Ipv4Addr, tls: TlsAcceptor, rules: &Mutex<Rules>) -> io::Result<()> {
     loop {
         let (code, body) = startup(&mut stream).await?;
+        let declines = rules.lock().unwrap_or_else(PoisonError::into_inner).without_tls;
         match code {
+            SSL_REQUEST if declines => stream.write_all(b"N").await?,
             SSL_REQUEST => {
                 stream.write_all(b"S").await?;
                 let mut stream = tls.accept(stream).await?;

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod engine;
+mod fetch;
 mod image;
 mod metrics;
 mod request;
@@ -10,18 +11,21 @@ use super::ServerHandle;
 use super::http::{self, Body, Style, answer, date, read_body, with_body};
 use crate::vantage::Net;
 use engine::{Engine, Token};
+pub use engine::{Traffic, Trouble};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use request::{Endpoint, Refusal, Work};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+const METRICS_TYPE: &str = "text/plain; version=1.0.0; charset=utf-8";
 /// Largest request body.
 const LARGEST_BODY: usize = 64 << 20;
 
@@ -48,20 +52,27 @@ pub struct Vllm {
 impl Vllm {
     /// Serves it.
     pub fn serve(self, net: &Net, address: SocketAddrV4) -> io::Result<VllmHandle> {
-        let engine = Arc::new(Engine::new(self));
-        let shared = engine.clone();
-        let server = http::serve(net, address, None, Style::Lower, move |_, request| {
-            let engine = shared.clone();
-            async move { route(&engine, request).await }
-        })?;
-        Ok(VllmHandle { server, engine })
+        let engine = Arc::new(Engine::new(self, net));
+        let server = listen(&engine, net, address)?;
+        let address = server.address().unwrap_or(address);
+        Ok(VllmHandle { server: Mutex::new(Some(server)), engine, net: net.clone(), address })
     }
+}
+
+fn listen(engine: &Arc<Engine>, net: &Net, address: SocketAddrV4) -> io::Result<ServerHandle> {
+    let shared = engine.clone();
+    http::serve(net, address, None, Style::Lower, move |_, request| {
+        let engine = shared.clone();
+        async move { route(&engine, request).await }
+    })
 }
 
 /// A running server.
 pub struct VllmHandle {
-    server: ServerHandle,
+    server: Mutex<Option<ServerHandle>>,
     engine: Arc<Engine>,
+    net: Net,
+    address: SocketAddrV4,
 }
 
 impl VllmHandle {
@@ -85,14 +96,49 @@ impl VllmHandle {
         self.engine.set_load(running, waiting);
     }
 
+    /// Sets what other clients make it do.
+    pub fn set_traffic(&self, traffic: Traffic) {
+        self.engine.set_traffic(traffic);
+    }
+
+    /// Gives it a trouble, or none.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.engine.set_trouble(trouble);
+    }
+
+    /// Changes the longest sequence that it takes (`--max-model-len`).
+    pub fn set_max_model_len(&self, tokens: u32) {
+        self.engine.change(|served| served.max_model_len = tokens);
+    }
+
+    /// Tells what names resolve to on its host, for images that it fetches itself.
+    pub fn set_names(&self, names: BTreeMap<String, Ipv4Addr>) {
+        self.engine.change_host(|host| host.names = names);
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Option<SocketAddrV4> {
-        self.server.address()
+        Some(self.address)
+    }
+
+    /// Closes its port, as while the service loads the model.
+    pub async fn close(&self) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(server) = server {
+            server.stop().await;
+        }
+    }
+
+    /// Opens its port again.
+    pub fn open(&self) -> io::Result<()> {
+        let server = listen(&self.engine, &self.net, self.address)?;
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        Ok(())
     }
 
     /// Stops it.
     pub async fn stop(self) {
-        self.server.stop().await;
+        self.close().await;
     }
 }
 
@@ -129,11 +175,13 @@ async fn route(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Bod
     let get = request.method() == Method::GET;
     let post = request.method() == Method::POST;
     match path.as_str() {
+        "/health" | "/ping" if engine.crashed() && get => reply(StatusCode::SERVICE_UNAVAILABLE, "", String::new()),
+        "/metrics" if get && engine.trouble() == Trouble::NoMetrics => reply(StatusCode::OK, METRICS_TYPE, String::new()),
         "/health" | "/ping" if get || (post && path == "/ping") => reply(StatusCode::OK, "", String::new()),
         "/version" if get => json_reply(StatusCode::OK, &json!({"version": "0.32.0"})),
         "/load" if get => json_reply(StatusCode::OK, &json!({"server_load": 0})),
         "/v1/models" if get => json_reply(StatusCode::OK, &chunks::models(&engine.served(), engine.started())),
-        "/metrics" if get => reply(StatusCode::OK, "text/plain; version=1.0.0; charset=utf-8", engine.metrics()),
+        "/metrics" if get => reply(StatusCode::OK, METRICS_TYPE, engine.metrics()),
         "/v1/chat/completions" if post => complete(engine, request, Endpoint::Chat).await,
         "/v1/completions" if post => complete(engine, request, Endpoint::Text).await,
         "/health" | "/ping" | "/version" | "/load" | "/v1/models" | "/metrics" => not_allowed("GET"),
@@ -148,10 +196,17 @@ async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: En
         Some(body) => request::read(&engine.served(), endpoint, &content_type, &body),
         None => Err(Refusal::too_large()),
     };
-    match read {
+    let admitted = match read.and_then(|work| engine.admit(&work).map(|()| work)) {
+        Ok(Work { fetch: Some(url), .. }) => Err(fetch::image(&engine.host(), &url).await),
+        other => other,
+    };
+    match admitted {
         Err(refusal) => json_reply(refusal.status, &refusal.body),
-        Ok(work) if work.stream => streamed(engine.start(&work), work, engine.served().model),
-        Ok(work) => whole(engine.start(&work), &work, &engine.served().model).await,
+        Ok(work) => {
+            engine.preprocess(&work).await;
+            let (events, model) = (engine.start(&work), engine.served().model);
+            if work.stream { streamed(events, work, model) } else { whole(events, &work, &model).await }
+        }
     }
 }
 
@@ -179,6 +234,10 @@ fn streamed(events: mpsc::Receiver<Token>, work: Work, model: String) -> Respons
 async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str) -> Response<Body> {
     let (mut text, mut reason, mut tokens) = (String::new(), "length", 0);
     while let Some(token) = events.recv().await {
+        if token.died {
+            let refusal = Refusal::dead();
+            return json_reply(refusal.status, &refusal.body);
+        }
         text.push_str(token.text);
         tokens += 1;
         reason = token.finish.unwrap_or(reason);

@@ -11,6 +11,9 @@ use std::hash::{BuildHasher, Hasher};
 /// The build that it claims.
 const FINGERPRINT: &str = "vllm-0.32.0-03de073c";
 
+/// What is told of an engine process that has died.
+pub(super) const ENGINE_DIED: &str = "EngineCore encountered an issue. See stack trace (above) for the root cause.";
+
 fn random() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
@@ -96,12 +99,22 @@ impl Lines {
         }
         self.opened = true;
         match token {
-            Some(Token { text, finish }) => {
+            Some(Token { died: true, .. }) => self.died(),
+            Some(Token { text, finish, .. }) => {
                 let token = self.token(text, finish);
                 self.ready.push_back(token);
             }
             None => self.end(),
         }
+    }
+
+    /// An error event in Python's spacing, and `[DONE]` all the same.
+    fn died(&mut self) {
+        self.ready.push_back(format!(
+            "data: {{\"error\": {{\"message\": \"{ENGINE_DIED}\", \"type\": \"InternalServerError\", \"param\": null, \"code\": 500}}}}\n\n"
+        ));
+        self.ready.push_back("data: [DONE]\n\n".to_owned());
+        self.closed = true;
     }
 
     /// The next server-sent event that is ready.

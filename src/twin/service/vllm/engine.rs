@@ -1,8 +1,11 @@
 //! The engine: tokens at a pace, a freeze, and what it counts.
 
+use super::fetch::Host;
 use super::metrics::{Counts, Finished};
-use super::request::Work;
+use super::request::{Refusal, Work};
 use super::{Pace, Vllm};
+use crate::vantage::Net;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -10,6 +13,10 @@ use tokio::time::Instant;
 
 /// Events that wait for a slow reader.
 const WAITING_EVENTS: usize = 64;
+/// Share of a core that the API server uses when it has nothing to do.
+const IDLE_CPU: f64 = 0.02;
+/// Tokens that a request gets from an engine that then dies.
+const TOKENS_BEFORE_CRASH: u32 = 3;
 /// The text that the model writes, in tokens.
 const PAGE: &[&str] = &[
     "#",
@@ -59,6 +66,41 @@ const PAGE: &[&str] = &[
     "\n",
 ];
 
+/// What other clients make the server do.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Their requests in the batch.
+    pub running: u32,
+    /// Their requests that wait.
+    pub waiting: u32,
+    /// Prompt tokens prefilled for them per second.
+    pub prompt_per_s: u32,
+    /// Tokens generated for them per second.
+    pub generated_per_s: u32,
+    /// How long a new request waits before it is scheduled.
+    pub queue: Duration,
+}
+
+/// What can be wrong with a server that runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    #[default]
+    None,
+    /// The queue is full (`--max-num-queued-reqs`): new requests are refused with 503.
+    QueueFull,
+    /// The engine process dies at its next request: an error event in the stream, then 500, `/health` 503.
+    Crash,
+    /// `/metrics` answers 200 with an empty body (vllm#8612).
+    NoMetrics,
+    /// A request with an image runs out of GPU memory.
+    OutOfMemory,
+    /// Repeats itself until `max_tokens`: the no-repeat n-gram processor is not loaded.
+    Repetition,
+    /// Preparing an image keeps the API server's one core busy for this many milliseconds.
+    SlowPreprocessing(u32),
+}
+
 /// One token, as the engine reports it to a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
@@ -66,12 +108,24 @@ pub(super) struct Token {
     pub(super) text: &'static str,
     /// On the last token, why it is the last.
     pub(super) finish: Option<&'static str>,
+    /// The engine died here: this is no token.
+    pub(super) died: bool,
 }
 
 struct State {
     served: Vllm,
     counts: Counts,
     load: (u32, u32),
+    traffic: Traffic,
+    /// Until when the traffic has been counted.
+    counted: Instant,
+    /// Requests of ours that wait.
+    waiting: u32,
+    trouble: Trouble,
+    crashed: bool,
+    /// Processor time of the API server's preprocessing.
+    cpu: Duration,
+    host: Host,
 }
 
 /// The engine process.
@@ -82,9 +136,21 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(served: Vllm) -> Self {
+    pub(super) fn new(served: Vllm, net: &Net) -> Self {
         let counts = Counts::new(served.max_model_len);
-        Self { state: Mutex::new(State { served, counts, load: (0, 0) }), frozen: watch::Sender::new(false), started: SystemTime::now() }
+        let state = State {
+            served,
+            counts,
+            load: (0, 0),
+            traffic: Traffic::default(),
+            counted: Instant::now(),
+            waiting: 0,
+            trouble: Trouble::None,
+            crashed: false,
+            cpu: Duration::ZERO,
+            host: Host { net: net.clone(), names: BTreeMap::new() },
+        };
+        Self { state: Mutex::new(state), frozen: watch::Sender::new(false), started: SystemTime::now() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,8 +180,52 @@ impl Engine {
 
     /// The page of `/metrics`. It comes from the API process, so it is served while the engine is frozen.
     pub(super) fn metrics(&self) -> String {
+        let mut state = self.state();
+        state.count_traffic();
+        let (running, waiting) = (state.load.0 + state.traffic.running, state.load.1 + state.traffic.waiting + state.waiting);
+        let idle = self.started.elapsed().unwrap_or_default().mul_f64(IDLE_CPU);
+        state.counts.render(&state.served.model, (running, waiting), self.started, idle + state.cpu)
+    }
+
+    pub(super) fn set_traffic(&self, traffic: Traffic) {
+        let mut state = self.state();
+        state.count_traffic();
+        state.traffic = traffic;
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Trouble) {
+        let mut state = self.state();
+        state.trouble = trouble;
+        state.crashed = false;
+    }
+
+    pub(super) fn change_host(&self, change: impl FnOnce(&mut Host)) {
+        change(&mut self.state().host);
+    }
+
+    pub(super) fn host(&self) -> Host {
+        self.state().host.clone()
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.state().trouble
+    }
+
+    pub(super) fn crashed(&self) -> bool {
+        self.state().crashed
+    }
+
+    /// What the server refuses before the engine sees it.
+    pub(super) fn admit(&self, work: &Work) -> Result<(), Refusal> {
         let state = self.state();
-        state.counts.render(&state.served.model, state.load, self.started)
+        match state.trouble {
+            _ if state.crashed => Err(Refusal::dead()),
+            Trouble::QueueFull => Err(Refusal::busy()),
+            Trouble::OutOfMemory if work.images > 0 => Err(Refusal::out_of_memory()),
+            Trouble::Repetition => Ok(()),
+            _ if work.ngram_size.is_some_and(|size| size <= 0) => Err(Refusal::ngram_size(work.ngram_size.unwrap_or_default())),
+            _ => Ok(()),
+        }
     }
 
     fn pace(&self) -> Pace {
@@ -142,9 +252,30 @@ impl Engine {
         self.frozen.subscribe().wait_for(|frozen| !frozen).await.ok();
     }
 
+    /// Waits behind what other clients have sent.
+    async fn queued(&self) {
+        let queue = self.state().traffic.queue;
+        if !queue.is_zero() {
+            let _waiting = Waiting::new(self);
+            tokio::time::sleep(queue).await;
+        }
+    }
+
+    /// Prepares a request's images, before its headers leave.
+    pub(super) async fn preprocess(&self, work: &Work) {
+        if let (Trouble::SlowPreprocessing(ms), true) = (self.trouble(), work.images > 0) {
+            const STEP: Duration = Duration::from_millis(100);
+            for _ in 0..ms / 100 {
+                tokio::time::sleep(STEP).await;
+                self.state().cpu += STEP;
+            }
+        }
+    }
+
     async fn run(&self, work: &Work, events: &mpsc::Sender<Token>) {
         let arrived = Instant::now();
         self.thawed().await;
+        self.queued().await;
         let mut running =
             Running { engine: self, work, arrived, scheduled: Instant::now(), first: None, last: None, tokens: 0, ended: false };
         self.state().counts.running += 1;
@@ -152,7 +283,13 @@ impl Engine {
         for index in 0..work.max_tokens {
             tokio::time::sleep_until(due).await;
             self.thawed().await;
-            let token = token(index, work);
+            let trouble = self.trouble();
+            if trouble == Trouble::Crash && index >= TOKENS_BEFORE_CRASH {
+                self.state().crashed = true;
+                let _ = events.send(Token { text: "", finish: None, died: true }).await;
+                return;
+            }
+            let token = if trouble == Trouble::Repetition && work.images > 0 { repeated(index, work) } else { token(index, work) };
             running.count_token();
             if events.send(token).await.is_err() {
                 return;
@@ -172,9 +309,46 @@ fn token(index: u32, work: &Work) -> Token {
     let index = index as usize;
     let last = index + 1 == work.max_tokens as usize;
     if index >= PAGE.len() && !work.ignore_eos {
-        return Token { text: "", finish: Some("stop") };
+        return Token { text: "", finish: Some("stop"), died: false };
     }
-    Token { text: PAGE[index % PAGE.len()], finish: last.then_some("length") }
+    Token { text: PAGE[index % PAGE.len()], finish: last.then_some("length"), died: false }
+}
+
+/// The same few tokens for ever, after a beginning that is right.
+fn repeated(index: u32, work: &Work) -> Token {
+    const LOOP: &[&str] = &["|", " Name", " |", " Flag", " |", "\n"];
+    let last = index + 1 == work.max_tokens;
+    Token { text: LOOP[index as usize % LOOP.len()], finish: last.then_some("length"), died: false }
+}
+
+/// A request that waits to be scheduled, for the gauge.
+struct Waiting<'a>(&'a Engine);
+
+impl<'a> Waiting<'a> {
+    fn new(engine: &'a Engine) -> Self {
+        engine.state().waiting += 1;
+        Self(engine)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
+impl State {
+    /// Counts what the others' requests have made since the last time.
+    fn count_traffic(&mut self) {
+        let now = Instant::now();
+        let elapsed = now - self.counted;
+        let grown = |per_s: u32| (f64::from(per_s) * elapsed.as_secs_f64()) as u64;
+        let (prompt, generated) = (grown(self.traffic.prompt_per_s), grown(self.traffic.generated_per_s));
+        if prompt + generated > 0 || self.traffic == Traffic::default() {
+            self.counts.others(prompt, generated);
+            self.counted = now;
+        }
+    }
 }
 
 /// A request in the batch; leaving it unfinished is an abort.

@@ -2,6 +2,8 @@
 
 use crate::twin::service::pki::unbase64;
 
+/// What PIL says of bytes that are no image, a PDF among them.
+pub(super) const NOT_AN_IMAGE: &str = "Failed to load image: cannot identify image file <_io.BytesIO object>";
 /// The side of a tile, in pixels.
 const TILE: u32 = 640;
 /// Tokens of the global view.
@@ -17,7 +19,7 @@ pub(super) fn tokens(url: &str) -> Result<u32, &'static str> {
     // The first 32 digits hold the first 24 bytes.
     let head = coded.get(..PNG_HEAD / 3 * 4).unwrap_or(coded);
     let bytes = unbase64(head).ok_or("Non-base64 digit found")?;
-    let (width, height) = png_size(&bytes).ok_or("Failed to load image: cannot identify image file <_io.BytesIO object>")?;
+    let (width, height) = png_size(&bytes).ok_or(NOT_AN_IMAGE)?;
     Ok(tokens_of(width, height))
 }
 

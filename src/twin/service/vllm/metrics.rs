@@ -115,6 +115,18 @@ impl Counts {
         self.inter_token.record(after.as_secs_f64());
     }
 
+    /// Tokens of other clients' requests: every generated one is a step's, and so is a prefill.
+    pub(super) fn others(&mut self, prompt: u64, generated: u64) {
+        self.prompt_tokens += prompt;
+        self.generated += generated;
+        let steps = generated / 8 + prompt / 2048;
+        self.steps.count += steps;
+        self.steps.sum += (prompt + generated) as f64;
+        if let Some(bucket) = self.steps.buckets.last_mut() {
+            *bucket += steps;
+        }
+    }
+
     pub(super) fn finished(&mut self, request: &Finished) {
         self.end(request.reason);
         self.prompt.record(f64::from(request.prompt_tokens));
@@ -138,9 +150,10 @@ impl Counts {
         }
     }
 
-    /// The page; `load` is requests of others, running and waiting.
-    pub(super) fn render(&self, model: &str, load: (u32, u32), started: SystemTime) -> String {
+    /// The page; `load` is requests of others, running and waiting, and `cpu` the API process' processor time.
+    pub(super) fn render(&self, model: &str, load: (u32, u32), started: SystemTime, cpu: Duration) -> String {
         let mut page = Page { text: String::new(), model: escape(model), created: started };
+        page.process(cpu);
         let (running, waiting) = (f64::from(self.running + load.0), f64::from(load.1));
         page.gauge("num_requests_running", "Number of requests in model execution batches.", "", running);
         page.gauge("num_requests_waiting", "Number of requests waiting to be processed.", "", waiting);
@@ -201,6 +214,12 @@ struct Page {
 }
 
 impl Page {
+    /// What prometheus_client's process collector adds.
+    fn process(&mut self, cpu: Duration) {
+        let help = "# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.\n";
+        writeln!(self.text, "{help}# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {:.2}", cpu.as_secs_f64()).ok();
+    }
+
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         writeln!(self.text, "# HELP vllm:{name} {help}\n# TYPE vllm:{name} {kind}").ok();
     }

@@ -24,6 +24,12 @@ pub(super) struct Work {
     /// `stream_options.continuous_usage_stats`.
     pub(super) running_usage: bool,
     pub(super) prompt_tokens: u32,
+    /// Images in the prompt.
+    pub(super) images: u32,
+    /// An image that the server has to fetch itself.
+    pub(super) fetch: Option<String>,
+    /// `vllm_xargs.ngram_size`, which the no-repeat n-gram processor reads.
+    pub(super) ngram_size: Option<i64>,
     pub(super) max_tokens: u32,
     /// Goes on after the text's end until `max_tokens`.
     pub(super) ignore_eos: bool,
@@ -56,6 +62,39 @@ impl Refusal {
         Self::invalid(Some(&place), &message)
     }
 
+    /// The queue is full.
+    pub(super) fn busy() -> Self {
+        let message = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable", Value::Null, message)
+    }
+
+    /// The engine process has died (EngineDeadError).
+    pub(super) fn dead() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Value::Null, super::chunks::ENGINE_DIED)
+    }
+
+    /// The no-repeat n-gram processor of DeepSeek-OCR refuses its argument.
+    pub(super) fn ngram_size(size: i64) -> Self {
+        Self::bad(None, &format!("`ngram_size` has to be a strictly positive integer, got {size}."))
+    }
+
+    /// What was fetched is no image.
+    pub(super) fn no_image() -> Self {
+        Self::bad(None, image::NOT_AN_IMAGE)
+    }
+
+    /// aiohttp could not fetch an image.
+    pub(super) fn not_fetched(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Value::Null, message)
+    }
+
+    /// torch.OutOfMemoryError, in the words of PyTorch.
+    pub(super) fn out_of_memory() -> Self {
+        let message =
+            "CUDA out of memory. Tried to allocate 1.25 GiB. GPU 0 has a total capacity of 79.11 GiB of which 312.00 MiB is free.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Value::Null, message)
+    }
+
     pub(super) fn too_large() -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Bad Request", Value::Null, "Request body too large")
     }
@@ -86,6 +125,9 @@ pub(super) fn read(served: &Vllm, endpoint: Endpoint, content_type: &str, body: 
         usage: options["include_usage"] == true,
         running_usage: options["continuous_usage_stats"] == true,
         prompt_tokens,
+        images: images(&request[needed]),
+        fetch: fetched_image(&request[needed]),
+        ngram_size: request["vllm_xargs"]["ngram_size"].as_i64(),
         max_tokens: max_tokens(served, endpoint, &request, prompt_tokens)?,
         ignore_eos: request["ignore_eos"] == true,
     })
@@ -117,8 +159,27 @@ fn prompt_tokens(prompt: &Value) -> Result<u32, Refusal> {
     Ok(tokens)
 }
 
+/// URLs of the images in a prompt.
+fn image_urls(prompt: &Value) -> impl Iterator<Item = &str> {
+    let messages = prompt.as_array().map_or(&[][..], Vec::as_slice);
+    messages.iter().filter_map(|m| m["content"].as_array()).flatten().filter_map(|part| part["image_url"]["url"].as_str())
+}
+
+fn images(prompt: &Value) -> u32 {
+    u32::try_from(image_urls(prompt).count()).unwrap_or(u32::MAX)
+}
+
+fn fetched_image(prompt: &Value) -> Option<String> {
+    image_urls(prompt).find(|url| is_remote(url)).map(str::to_owned)
+}
+
+fn is_remote(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
+}
+
 fn part_tokens(part: &Value) -> Result<u32, Refusal> {
     match part["image_url"]["url"].as_str() {
+        Some(url) if is_remote(url) => Ok(0),
         Some(url) => image::tokens(url).map_err(|message| Refusal::bad(None, message)),
         None => {
             let text = part["text"].as_str().or(part.as_str()).unwrap_or("");

@@ -1,0 +1,66 @@
+//! No secret that the inventory or a kubeconfig holds is ever shown, whatever goes wrong.
+
+use super::Twin;
+use super::fault::parse;
+use crate::def::{Catalog, Sources};
+use crate::report::build::{FailOn, build};
+use crate::report::{human, json};
+use crate::run::{Filter, Plan, Run, start};
+use crate::vantage::select::of_the_twin;
+use crate::vantage::{Source, netns};
+
+/// Stands in every place where a secret can be.
+const MARKER: &str = "MaRkErSeCrEt012345";
+
+/// The documented inventory with a login and a token in every URL.
+fn inventory() -> String {
+    let login = |text: &str, host: &str| {
+        text.replace(&format!("https://{host}/"), &format!("https://me:{MARKER}1@{host}/{MARKER}2?access_token={MARKER}3&x={MARKER}4"))
+            .replace(&format!("/{MARKER}2?"), "/?")
+    };
+    let text = crate::def::load::OCEANID.to_owned();
+    let text = ["api.ipify.org", "upload.goldfish.io"].iter().fold(text, |text, host| login(&text, host));
+    text.replace("https://ipinfo.io/ip", &format!("https://{MARKER}5:{MARKER}6@ipinfo.io/ip?key={MARKER}7"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ns_no_secret_is_shown() {
+    if !netns::testing::in_private() {
+        return;
+    }
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let path = std::env::temp_dir().join(format!("fathom-secrets-{}.toml", std::process::id()));
+    std::fs::write(&path, inventory()).unwrap();
+    let sources = Sources { inventory: Some(path.clone()), ..Sources::default() };
+    let catalog = Catalog::load(&sources).unwrap_or_else(|f| panic!("{f:?}"));
+    std::fs::remove_file(&path).unwrap();
+    let faults = parse("external-5xx,egress-ip-differs,vllm-image-fetch,pg-source-refused-by-gateway").unwrap();
+    let twin = Twin::start(catalog.inventory.clone(), &faults).await.unwrap();
+    let keys: Vec<String> = twin.vantages().iter().filter_map(|v| key_of(v.files.kubeconfig.as_ref())).collect();
+    assert!(!keys.is_empty(), "the twin's kubeconfigs hold a key");
+
+    let vantages = of_the_twin(Some("all"), twin.vantages()).unwrap();
+    let plan = Plan::make(&catalog, &vantages, &Filter::default()).unwrap();
+    let mut running = start(plan, &catalog, crate::run::Limits::default());
+    let (mut run, mut shown) = (Run::new(), String::new());
+    while let Some(event) = running.events.recv().await {
+        shown += &serde_json::to_string(&event).unwrap();
+        run.apply(&event);
+    }
+    let report = build(&run, &catalog, FailOn::default());
+    assert!(report.diagnoses.iter().any(|d| d.code == "external-5xx"), "the endpoints were asked: {:?}", report.diagnoses);
+    shown += &json::render(&report);
+    shown += &human::render(&report, &human::Style { color: false, ascii: true, width: 400 });
+    shown += &catalog.notes.iter().map(ToString::to_string).collect::<String>();
+    assert!(shown.contains("https://***@upload.goldfish.io/?access_token=***&x=***"), "the URL itself is shown");
+    for secret in keys.iter().map(String::as_str).chain([MARKER]) {
+        let found = shown.find(secret).map(|at| shown[at.saturating_sub(80)..].chars().take(200).collect::<String>());
+        assert_eq!(found, None, "a secret is shown");
+    }
+}
+
+fn key_of(kubeconfig: Option<&Source>) -> Option<String> {
+    let Some(Source::Text(text)) = kubeconfig else { return None };
+    let key = text.split("client-key-data:").nth(1)?.split_whitespace().next()?;
+    Some(key.trim_matches(['"', ',']).chars().take(60).collect())
+}
