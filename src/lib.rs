@@ -24,6 +24,7 @@
 //!
 //! `main` is synchronous: a user namespace can be entered only before the first thread exists.
 
+pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod def;

@@ -48,6 +48,9 @@ const PAIRS: &[(&str, &str)] = &[
     ("ip-forward-zero", "pg-source-refused-by-gateway"),
     ("egress-ip-differs", "vllm-engine-dead-health-ok"),
     ("flannel-recreated-bare", "pg-source-refused-by-gateway"),
+    ("vllm-queueing", "pg-tls-required"),
+    ("vllm-wrong-model-name", "external-5xx"),
+    ("vllm-ocr-repetition", "pg-too-many-clients"),
 ];
 
 /// Vantage sets that cannot know: nothing may be claimed, and the right cause must be among the possible ones.

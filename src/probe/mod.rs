@@ -28,6 +28,7 @@ mod netlink;
 mod ocr;
 mod ocr_page;
 mod nft;
+mod pg_idle;
 mod pg_wire;
 mod pmtu;
 mod postgres;
@@ -81,6 +82,7 @@ pub static KINDS: &[&Kind] = &[
     &service::KIND,
     &egress::KIND,
     &postgres::KIND,
+    &pg_idle::KIND,
     &http::KIND,
     &vllm::KIND,
     &ocr::KIND,

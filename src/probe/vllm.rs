@@ -416,6 +416,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn metrics_on_a_port_of_their_own_are_told_apart_by_family() {
+        let api = http(|request| {
+            if request.starts_with("GET /metrics ") { answer("200 OK", "vllm:num_requests_running 0\n") } else { answer("404 N", "") }
+        })
+        .await;
+        for (body, family) in
+            [("nv_inference_count 1\n", "triton"), ("DCGM_FI_DEV_GPU_UTIL 3\n", "dcgm"), (" \n", "empty"), ("up 1\n", "other")]
+        {
+            let other = http(move |_| answer("200 OK", body)).await;
+            let facts = look(&probe(api, other.port(), "tiny")).await;
+            assert_eq!((facts.get("metrics.family"), facts.get("metrics.api_family")), (Some(&json!(family)), Some(&json!("vllm"))));
+        }
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        assert_eq!(look(&probe(api, closed, "tiny")).await.get("metrics.family"), Some(&json!("none")));
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_no_vllm() {
         let at = http(|_| answer("200 OK", "<html>")).await;
         let facts = look(&probe(at, at.port(), "tiny")).await;

@@ -19,6 +19,7 @@ mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod mtu;
 mod pg_allowlist_drop;
+mod pg_idle_connection_dropped;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
 mod pg_too_many_clients;
@@ -106,6 +107,7 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_engine_dead_health_ok::FAULT,
     &pg_tls_required::FAULT,
     &pg_too_many_clients::FAULT,
+    &pg_idle_connection_dropped::FAULT,
     &vllm_loading::FAULT,
     &vllm_wrong_model_name::FAULT,
     &vllm_traffic::QUEUEING,

@@ -181,3 +181,53 @@ async fn who_leaves_is_an_abort() {
     tokio::time::timeout(Duration::from_secs(5), gone).await.unwrap();
     assert!(twin.get("/metrics").await.1.contains("finished_reason=\"abort\",model_name=\"deepseek-ai/DeepSeek-OCR\"} 1.0\n"));
 }
+
+#[tokio::test]
+async fn an_engine_that_dies_says_so_in_the_captured_bytes() {
+    let twin = start();
+    twin.handle.set_trouble(Trouble::Crash);
+    let answer = twin.post("/v1/chat/completions", &chat(MODEL, true, 8)).await;
+    assert_eq!(answer.status(), 200);
+    let (stream, capture) = (answer.text().await.unwrap(), include_str!("../../../../tests/data/vllm/engine_death_stream.txt"));
+    let tail = capture.lines().skip_while(|line| !line.starts_with("data: {\"error\"")).filter(|line| line.starts_with("data: "));
+    assert_eq!(
+        stream.lines().rev().filter(|line| !line.is_empty()).take(2).collect::<Vec<_>>(),
+        tail.collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>()
+    );
+    assert_eq!(twin.get("/health").await, (503, String::new()));
+    assert_eq!(twin.post("/v1/chat/completions", &chat(MODEL, true, 8)).await.status(), 500);
+    twin.handle.set_trouble(Trouble::None);
+    assert_eq!(twin.get("/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_full_queue_and_the_n_gram_processor_refuse_word_for_word() {
+    let twin = start();
+    let mut request = chat(MODEL, false, 1);
+    request["vllm_xargs"] = json!({"ngram_size": -1});
+    let answer = twin.post("/v1/chat/completions", &request).await;
+    assert_eq!(answer.status(), 400);
+    let expected = r#"{"error":{"message":"`ngram_size` has to be a strictly positive integer, got -1.","type":"BadRequestError","param":null,"code":400}}"#;
+    assert_eq!(answer.text().await.unwrap(), expected);
+    twin.handle.set_trouble(Trouble::QueueFull);
+    let answer = twin.post("/v1/chat/completions", &chat(MODEL, true, 8)).await;
+    assert_eq!(answer.status(), 503);
+    let message = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.";
+    let expected = format!(r#"{{"error":{{"message":"{message}","type":"Service Unavailable","param":null,"code":503}}}}"#);
+    assert_eq!(answer.text().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn traffic_of_others_moves_the_counters_and_a_closed_port_refuses() {
+    let twin = start();
+    let busy = Traffic { running: 3, waiting: 2, prompt_per_s: 50_000, generated_per_s: 100_000, queue: Duration::ZERO };
+    twin.handle.set_traffic(busy);
+    let before = twin.metric("generation_tokens_total").await;
+    assert_eq!((twin.metric("num_requests_running").await, twin.metric("num_requests_waiting").await), (3.0, 2.0));
+    assert!(twin.metric("generation_tokens_total").await > before);
+    twin.handle.close().await;
+    let refused = twin.client.get(format!("{}/health", twin.base)).send().await.unwrap_err();
+    assert!(refused.is_connect(), "{refused:?}");
+    twin.handle.open().unwrap();
+    assert_eq!(twin.get("/health").await.0, 200);
+}

@@ -1,0 +1,11 @@
+//! `fathom bench vllm`: latency and throughput of a model server, with the measurement's own validity.
+//!
+//! Pure parts (schedule, statistics, judgement, reconciliation, bound, baseline) know nothing of sockets; [`run`] puts
+//! them together. The client that reads the streams has a thread of its own, so that its share of the machine can be
+//! told from that of everything else: a starved client would report wrong numbers without noticing.
+
+pub mod judge;
+pub mod plan;
+pub mod random;
+pub mod sample;
+pub mod stats;
