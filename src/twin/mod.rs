@@ -6,8 +6,8 @@
 //! The diagnosis never looks in here: it sees the twin only through probes.
 
 pub mod cluster;
-pub mod derp;
 mod damage;
+pub mod derp;
 mod device;
 pub mod fault;
 mod kube_proxy;
