@@ -9,6 +9,7 @@ mod basic_auth;
 mod canary;
 mod capture;
 mod completion;
+mod coredns;
 mod der;
 mod dns;
 mod egress;
@@ -28,6 +29,7 @@ mod postgres;
 mod prometheus;
 mod query;
 mod resolv;
+mod resolver;
 mod route;
 mod service;
 mod sse;
@@ -63,6 +65,8 @@ pub static KINDS: &[&Kind] = &[
     &vxlan_wire::KIND,
     &tcp::KIND,
     &dns::KIND,
+    &coredns::KIND,
+    &resolver::KIND,
     &kube::KIND,
     &service::KIND,
     &egress::KIND,

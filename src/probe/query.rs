@@ -48,16 +48,28 @@ pub(super) struct Reply {
 
 /// Asks for the A records of an absolute name; at most [`QUERY_TIMEOUT`] and at most until `deadline`.
 pub(super) async fn ask(net: &Net, server: SocketAddrV4, name: &Name, transport: Transport, deadline: Instant) -> Reply {
+    ask_for(net, server, name, RecordType::A, transport, deadline).await
+}
+
+/// [`ask`] for records of any type; only addresses are read from the answer.
+pub(super) async fn ask_for(
+    net: &Net,
+    server: SocketAddrV4,
+    name: &Name,
+    kind: RecordType,
+    transport: Transport,
+    deadline: Instant,
+) -> Reply {
     let began = Instant::now();
     let until = deadline.min(began + QUERY_TIMEOUT);
     let mut sent = 1;
     let mut outcome = match transport {
-        Transport::Udp => by_udp(net, server, name, until).await,
-        Transport::Tcp => by_tcp(net, server, name, until).await,
+        Transport::Udp => by_udp(net, server, name, kind, until).await,
+        Transport::Tcp => by_tcp(net, server, name, kind, until).await,
     };
     if transport == Transport::Udp && outcome.as_ref().is_ok_and(|m| m.metadata.truncation) {
         sent = 2;
-        outcome = by_tcp(net, server, name, until).await;
+        outcome = by_tcp(net, server, name, kind, until).await;
     }
     let (rcode, addresses) = match outcome {
         Ok(message) => read(&message),
@@ -66,16 +78,16 @@ pub(super) async fn ask(net: &Net, server: SocketAddrV4, name: &Name, transport:
     Reply { rcode, addresses, after: began.elapsed(), sent }
 }
 
-fn question(name: &Name) -> Result<(Message, Vec<u8>), String> {
+fn question(name: &Name, kind: RecordType) -> Result<(Message, Vec<u8>), String> {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(name.clone(), RecordType::A));
+    message.add_query(Query::query(name.clone(), kind));
     let bytes = message.to_vec().map_err(|_| "GARBAGE".to_owned())?;
     Ok((message, bytes))
 }
 
-async fn by_udp(net: &Net, server: SocketAddrV4, name: &Name, until: Instant) -> Result<Message, String> {
-    let (asked, bytes) = question(name)?;
+async fn by_udp(net: &Net, server: SocketAddrV4, name: &Name, kind: RecordType, until: Instant) -> Result<Message, String> {
+    let (asked, bytes) = question(name, kind)?;
     let socket = udp_socket(net, server).map_err(|e| errno_word(&e))?;
     socket.send(&bytes).await.map_err(|e| errno_word(&e))?;
     let mut buffer = vec![0; 4096];
@@ -103,8 +115,8 @@ fn udp_socket(net: &Net, server: SocketAddrV4) -> io::Result<UdpSocket> {
     })?
 }
 
-async fn by_tcp(net: &Net, server: SocketAddrV4, name: &Name, until: Instant) -> Result<Message, String> {
-    let (asked, bytes) = question(name)?;
+async fn by_tcp(net: &Net, server: SocketAddrV4, name: &Name, kind: RecordType, until: Instant) -> Result<Message, String> {
+    let (asked, bytes) = question(name, kind)?;
     let (mut stream, _) = connect(net, server, until).await.map_err(|failed| failed.word)?;
     let mut framed = u16::try_from(bytes.len()).map_err(|_| "GARBAGE".to_owned())?.to_be_bytes().to_vec();
     framed.extend(bytes);
@@ -303,7 +315,7 @@ mod tests {
 
     #[test]
     fn hostile_bytes_never_panic() {
-        let (asked, bytes) = question(&Name::from_ascii("a.b.").unwrap()).unwrap();
+        let (asked, bytes) = question(&Name::from_ascii("a.b.").unwrap(), RecordType::A).unwrap();
         let mut answer = reply(&asked, ResponseCode::NoError, &[IP]).to_vec().unwrap();
         // A name that points at itself, and one that points past the end.
         for pointer in [[0xc0, 12], [0xff, 0xff]] {

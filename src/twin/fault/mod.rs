@@ -2,15 +2,27 @@
 //!
 //! Only tests and people read this list; the diagnosis never does.
 
+mod api_datastore_hung;
+mod api_server_down;
+mod app_not_listening;
+mod coredns_down;
 mod coredns_upstream_dead;
 mod egress_ip_differs;
 mod endpoints_empty_selector;
+mod endpoints_not_ready;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
 mod flannel_recreated_bare;
 mod ip_forward_zero;
+mod k3s_cert_expired;
+mod kube_proxy_stale_dnat;
+mod magicdns_in_node_resolv;
+mod ndots_amplification;
+mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
+mod search_domain_hijack;
+mod targetport_name_mismatch;
 mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
@@ -51,6 +63,18 @@ pub static FAULTS: &[&Fault] = &[
     &ip_forward_zero::FAULT,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
+    &endpoints_not_ready::FAULT,
+    &targetport_name_mismatch::FAULT,
+    &app_not_listening::FAULT,
+    &api_server_down::FAULT,
+    &api_datastore_hung::FAULT,
+    &k3s_cert_expired::FAULT,
+    &coredns_down::FAULT,
+    &nxdomain_cached::FAULT,
+    &search_domain_hijack::FAULT,
+    &ndots_amplification::FAULT,
+    &magicdns_in_node_resolv::FAULT,
+    &kube_proxy_stale_dnat::FAULT,
     &egress_ip_differs::FAULT,
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,
