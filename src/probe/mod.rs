@@ -28,6 +28,7 @@ mod pg_wire;
 mod postgres;
 mod prometheus;
 mod query;
+pub mod rbac;
 mod resolv;
 mod resolver;
 mod route;
@@ -45,6 +46,8 @@ mod vxlan_wire;
 
 #[cfg(test)]
 mod testnet;
+
+pub use service::{PortState, every_service};
 
 use crate::check::Observation;
 use crate::def::Inventory;

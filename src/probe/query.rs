@@ -313,6 +313,35 @@ mod tests {
         }
     }
 
+    /// Answers of a real CoreDNS (tests/data/coredns), read again from their bytes.
+    #[test]
+    fn captured_replies_are_read_as_recorded() {
+        let files = [
+            include_str!("../../tests/data/coredns/replies-healthy.jsonl"),
+            include_str!("../../tests/data/coredns/replies-upstream-dropped.jsonl"),
+            include_str!("../../tests/data/coredns/replies-upstream-refused.jsonl"),
+        ];
+        let bytes = |hex: &serde_json::Value| -> Option<Vec<u8>> {
+            let hex = hex.as_str()?;
+            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
+        };
+        let mut read_back = 0;
+        for line in files.iter().flat_map(|file| file.lines()) {
+            let recorded: serde_json::Value = serde_json::from_str(line).unwrap();
+            let (Some(query), Some(response)) = (bytes(&recorded["query_hex"]), bytes(&recorded["response_hex"])) else { continue };
+            let Ok(asked) = Message::from_vec(&query) else { continue };
+            let Some(message) = answer_to(&asked, &response) else {
+                assert!(asked.queries.len() != 1 || recorded["rcode"] == "FORMERR", "not an answer: {line}");
+                continue;
+            };
+            let (rcode, addresses) = read(&message);
+            let expected = recorded["rcode"].as_str().unwrap();
+            assert!(rcode == expected || (expected == "NOERROR" && rcode == "NODATA" && addresses.is_empty()), "{rcode} for {line}");
+            read_back += 1;
+        }
+        assert!(read_back > 40, "{read_back}");
+    }
+
     #[test]
     fn hostile_bytes_never_panic() {
         let (asked, bytes) = question(&Name::from_ascii("a.b.").unwrap(), RecordType::A).unwrap();

@@ -23,6 +23,7 @@ mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
 mod search_domain_hijack;
 mod targetport_name_mismatch;
+mod terminating_endpoints;
 mod ts_restart_removes_flannel;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
@@ -75,6 +76,7 @@ pub static FAULTS: &[&Fault] = &[
     &ndots_amplification::FAULT,
     &magicdns_in_node_resolv::FAULT,
     &kube_proxy_stale_dnat::FAULT,
+    &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,
