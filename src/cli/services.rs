@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common, json: bool) -> Result<u8> {
 }
 
 fn table(states: &[PortState]) -> Result<String, std::fmt::Error> {
-    let name = |s: &PortState| format!("{}/{}:{}", s.namespace, s.service, s.port);
+    let name = |s: &PortState| format!("{}/{}:{}/{}", s.namespace, s.service, s.port, s.protocol);
     let width = states.iter().map(|s| name(s).len()).max().unwrap_or(0).max(7);
     let mut out = format!("{:<width$}  READY  NOT READY  PROBLEM\n", "SERVICE");
     for state in states {

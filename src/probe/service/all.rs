@@ -19,6 +19,8 @@ pub struct PortState {
     pub service: String,
     /// The port.
     pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
     /// Ready endpoint addresses with a port.
     pub ready: usize,
     /// Endpoint addresses that are not ready.
@@ -100,6 +102,7 @@ fn judge(
             namespace: clean(&key.0, 63),
             service: clean(&key.1, 63),
             port: u16::try_from(port.port).unwrap_or_default(),
+            protocol: clean(port.protocol.as_deref().unwrap_or("TCP"), 8),
             ready: backends.ready.len(),
             not_ready: backends.not_ready.len(),
             problem,
@@ -113,11 +116,11 @@ fn problem(backends: &Backends, selector: &Labels, pods: Result<&[Labels], &Stri
     if !backends.ready.is_empty() {
         return ("", String::new());
     }
-    if !backends.not_ready.is_empty() {
-        return ("endpoints-not-ready", format!("{} addresses are not ready", backends.not_ready.len()));
-    }
     if backends.ports_unset {
         return ("targetport-name-mismatch", "the slices have addresses and no ports".to_owned());
+    }
+    if !backends.not_ready.is_empty() {
+        return ("endpoints-not-ready", format!("{} addresses are not ready", backends.not_ready.len()));
     }
     if selector.is_empty() {
         return ("no-endpoints", "it has no selector, and nobody has written a slice".to_owned());
