@@ -7,7 +7,9 @@ mod lint;
 mod list;
 mod output;
 mod replay;
+mod rbac;
 mod schema;
+mod services;
 mod session;
 mod tui;
 mod twin;
@@ -98,6 +100,14 @@ enum Command {
     },
     /// Print the JSON Schema of the report.
     Schema,
+    /// Every service of the cluster: what stands behind it, and which lead nowhere.
+    Services {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the ClusterRole that the checks need.
+    Rbac,
     /// The digital twin: its faults, a shell inside.
     Twin {
         #[command(subcommand)]
@@ -201,6 +211,8 @@ pub fn main() -> ExitCode {
         Some(Command::Explain { id }) => explain::run(&cli.common, &id),
         Some(Command::Lint { files }) => lint::run(&cli.common, &files),
         Some(Command::Schema) => schema::run(),
+        Some(Command::Services { json }) => services::run(&cli.common, json),
+        Some(Command::Rbac) => rbac::run(&cli.common),
         Some(Command::Twin { command }) => twin::run(&cli.common, command),
     };
     match outcome {

@@ -3,8 +3,12 @@
 use super::session::{enter_twin, load};
 use super::{Common, TwinCommand, output};
 use crate::twin::{Twin, fault};
+use crate::vantage::Vantage;
 use anyhow::{Context, Result, anyhow};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fmt::Write;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -48,6 +52,14 @@ fn start(common: &Common) -> Result<(tokio::runtime::Runtime, Twin)> {
     Ok((runtime, twin))
 }
 
+/// The vantage's kubeconfig in memory, inherited by the shell and its children: nothing of it stays behind.
+fn kubeconfig(vantage: &Vantage) -> Option<OwnedFd> {
+    let text = vantage.files.kubeconfig.as_ref()?.read().ok()?;
+    let file = std::fs::File::from(memfd_create("kubeconfig", MFdFlags::empty()).ok()?);
+    (&file).write_all(text.as_bytes()).ok()?;
+    Some(file.into())
+}
+
 fn shell(common: &Common, host: &str, command: &[String]) -> Result<u8> {
     let (_runtime, twin) = start(common)?;
     let net = twin.net(host).ok_or_else(|| anyhow!("the twin has no host `{host}`; it has {}", twin.host_names().join(", ")))?.clone();
@@ -55,6 +67,10 @@ fn shell(common: &Common, host: &str, command: &[String]) -> Result<u8> {
     let (program, args) = command.split_first().unwrap_or((&default[0], &[]));
     let mut child = Command::new(program);
     child.args(args).env("PS1", format!("{host}# "));
+    let kubeconfig = twin.vantages().into_iter().find(|v| v.id == host).and_then(|v| kubeconfig(&v));
+    if let Some(file) = &kubeconfig {
+        child.env("KUBECONFIG", format!("/proc/self/fd/{}", file.as_raw_fd()));
+    }
     // The child enters the host's namespace between fork and exec; only async-signal-safe calls are made there.
     // SAFETY: setns(2) on an open descriptor is async-signal-safe and touches no memory of the parent.
     unsafe {

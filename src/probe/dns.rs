@@ -2,12 +2,13 @@
 
 use super::lookup::{How, Lookup, lookup};
 use super::net::ms;
-use super::query::Transport;
+use super::query::{Transport, ask_for};
 use super::resolv::{Nameserver, ResolvConf};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use crate::vantage::Vantage;
 use async_trait::async_trait;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ pub(super) static KIND: Kind = Kind {
         ("search", "search domains (absent: those of resolv.conf)"),
         ("ndots", "ndots (absent: that of resolv.conf)"),
         ("transport", "`udp` (default) or `tcp`"),
+        ("add_search", "append the search domains of the vantage's resolv.conf, as kubelet does for pods (false)"),
         ("all", "try every candidate, also after one has answered (false)"),
     ],
     facts: &[
@@ -39,6 +41,11 @@ pub(super) static KIND: Kind = Kind {
         fact("queries", "count", "queries sent"),
         fact("time_ms", "ms", "until the answer, or the failure of the last candidate"),
         fact("first_rcode", "text", "rcode of the first candidate"),
+        fact(
+            "stale_denials",
+            "list of text",
+            "candidates whose address is denied (NXDOMAIN) while a TXT query says that the name exists: the denial is a cache's",
+        ),
         fact("candidates", "list", "each candidate: name, rcode, answers, ms"),
     ],
     decode: decode::<Dns>,
@@ -57,8 +64,13 @@ struct Dns {
     #[serde(default)]
     transport: Transport,
     #[serde(default)]
+    add_search: bool,
+    #[serde(default)]
     all: bool,
 }
+
+/// Denied candidates that are asked for once more, by another type.
+const MOST_SECOND_LOOKS: usize = 4;
 
 impl Dns {
     async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
@@ -68,9 +80,28 @@ impl Dns {
             Err(reason) => Err(reason),
         };
         match found {
-            Ok(found) => observed(&found),
+            Ok(found) => {
+                let mut seen = observed(&found);
+                let stale = self.stale_denials(vantage, &found, deadline).await;
+                for name in &stale {
+                    seen.note("dns", format!("{name} TXT -> the name exists, although its address is denied"));
+                }
+                seen.facts.set("stale_denials", stale);
+                seen
+            }
             Err(reason) => Observation::could_not_look(reason),
         }
+    }
+
+    /// A cache keys its entries by name and type: what it denies for A, the zone itself answers for TXT.
+    async fn stale_denials(&self, vantage: &Vantage, found: &Lookup, deadline: Instant) -> Vec<String> {
+        let denied = found.candidates.iter().filter(|c| found.answer().is_none() && c.reply.rcode == "NXDOMAIN");
+        let looks = denied.take(MOST_SECOND_LOOKS).map(|c| async move {
+            let name = Name::from_ascii(&c.name).ok()?;
+            let reply = ask_for(&vantage.net, found.server, &name, RecordType::TXT, self.transport, deadline).await;
+            (reply.rcode == "NODATA").then(|| c.plain().to_owned())
+        });
+        futures::future::join_all(looks).await.into_iter().flatten().collect()
     }
 
     /// resolv.conf with what the arguments say instead. It need not be readable if they say everything.
@@ -82,7 +113,8 @@ impl Dns {
             (Err(reason), _) => return Err(reason),
         };
         if let Some(search) = &self.search {
-            conf.search.clone_from(search);
+            let own = if self.add_search { std::mem::take(&mut conf.search) } else { Vec::new() };
+            conf.search = search.iter().chain(&own).cloned().collect();
         }
         conf.ndots = self.ndots.unwrap_or(conf.ndots);
         Ok(conf)

@@ -1,5 +1,6 @@
 //! `kube`: the Kubernetes API: reach, TLS, version, readiness, nodes; each stage apart.
 
+use super::der;
 use super::kube_client::{self, Answer, At, Connected, Failure, KubeApi, OpenError};
 use super::net::ms;
 use super::{Context, Kind, Probe, decode, fact};
@@ -28,6 +29,9 @@ pub(super) static KIND: Kind = Kind {
         fact("ready", "bool", "`/readyz` answered 200"),
         fact("readyz_failed", "list of text", "checks that `/readyz` names as failed"),
         fact("listed", "bool", "nodes could be listed from the datastore"),
+        fact("list_error", "text", "why nodes could not be listed; empty if they could"),
+        fact("server_cert_days", "days", "until the server's certificate expires; negative if it has"),
+        fact("client_cert_days", "days", "until the kubeconfig's client certificate expires; negative if it has"),
         fact("nodes", "list", "each node: name, ready, internal_ip, pod_cidr, kubelet_version, flannel_public_ip, flannel_mac"),
         fact("not_ready", "list of text", "names of nodes that are not ready"),
     ],
@@ -85,6 +89,9 @@ impl Seen {
 
     async fn ask(&mut self, api: &KubeApi) {
         self.facts().set("source", api.source.as_str()).set("server", api.server.as_str());
+        let (server_days, client_days) = futures::future::join(api.server_certificate(), api.client_certificate()).await;
+        self.certificate("server_cert_days", server_days, "no TLS session with the server");
+        self.certificate("client_cert_days", client_days, "the kubeconfig has no client certificate");
         let connected = match api.connect().await {
             Ok(connected) => connected,
             Err(failure) => {
@@ -102,6 +109,15 @@ impl Seen {
         let (readyz, nodes) = futures::future::join(connected.get("/readyz?verbose"), nodes(&connected)).await;
         self.readyz(readyz);
         self.nodes(nodes);
+    }
+
+    fn certificate(&mut self, path: &str, certificate: Option<Vec<u8>>, why_not: &str) {
+        let ends = certificate.as_deref().and_then(der::not_after);
+        let days = ends.map(|at| (at - chrono::Utc::now().naive_utc()).num_minutes() as f64 / 1440.0);
+        if let Some(at) = ends {
+            self.observation.note("tls", format!("{path}: notAfter {at}"));
+        }
+        self.facts().set_or_unknown(path, days.map(|d| (d * 10.0).round() / 10.0), why_not);
     }
 
     /// Returns whether it makes sense to ask on.
@@ -148,9 +164,10 @@ impl Seen {
                 let nodes: Vec<Value> = nodes.iter().map(node_fact).collect();
                 let not_ready: Vec<Value> = nodes.iter().filter(|n| n["ready"] == json!(false)).map(|n| n["name"].clone()).collect();
                 self.observation.note("http", format!("GET /api/v1/nodes: 200, {} nodes", nodes.len()));
-                self.facts().set("listed", true).set("nodes", nodes).set("not_ready", not_ready);
+                self.facts().set("listed", true).set("list_error", "").set("nodes", nodes).set("not_ready", not_ready);
             }
             Err(failure) => {
+                self.facts().set("list_error", failure.word.as_str());
                 if matches!(failure.at, At::Http | At::Status(500..)) {
                     self.facts().set("listed", false);
                 }

@@ -10,7 +10,7 @@ pub(in crate::probe) mod fake;
 
 pub(crate) use failure::{At, Failure};
 
-use super::{Context, net};
+use super::{Context, net, tls};
 use crate::check::clean;
 use crate::vantage::Net;
 use bytes::Bytes;
@@ -20,11 +20,14 @@ use hyper::Request;
 use hyper::header::{ACCEPT, HOST, HeaderValue};
 use kube::client::Body;
 use kube::{Client, Config};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 
 /// Longest wait for one whole answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,6 +127,33 @@ impl KubeApi {
         };
         let client = self.client(address).await?;
         Ok(Connected { client, net: self.net.clone(), deadline: self.deadline, handshake })
+    }
+
+    /// The certificate that the server shows (DER), also one that is not to be trusted.
+    pub(crate) async fn server_certificate(&self) -> Option<Vec<u8>> {
+        let address = self.address().await.ok().flatten()?;
+        let (stream, _) = net::connect(&self.net, address, self.deadline).await.ok()?;
+        let (config, recorder) = tls::recording(None).ok()?;
+        let name = ServerName::try_from(self.config.cluster_url.host()?.to_owned()).ok()?;
+        let until = self.deadline.min(Instant::now() + HANDSHAKE_TIMEOUT);
+        // Some servers end the session without a client certificate; theirs has been seen by then.
+        let _ = timeout_at(until, TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream)).await;
+        recorder.seen().map(|seen| seen.certificate.to_vec())
+    }
+
+    /// The client certificate of the kubeconfig (DER).
+    pub(crate) async fn client_certificate(&self) -> Option<Vec<u8>> {
+        let auth = &self.config.auth_info;
+        let pem = match (&auth.client_certificate_data, &auth.client_certificate) {
+            // The data are PEM in base64: in the dress of PEM themselves, the reader of PEM decodes them.
+            (Some(data), _) => {
+                let dressed = format!("-----BEGIN CERTIFICATE-----\n{data}\n-----END CERTIFICATE-----\n");
+                CertificateDer::from_pem_slice(dressed.as_bytes()).ok()?.to_vec()
+            }
+            (None, Some(path)) => tokio::fs::read(path).await.ok()?,
+            (None, None) => return None,
+        };
+        CertificateDer::from_pem_slice(&pem).ok().map(|certificate| certificate.to_vec())
     }
 
     /// The server's IPv4 address; `None` if it has only an IPv6 one. A name is resolved inside the network.

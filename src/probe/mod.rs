@@ -10,6 +10,7 @@ mod canary;
 mod capture;
 mod completion;
 mod counters;
+mod coredns;
 mod der;
 mod dns;
 mod egress;
@@ -34,8 +35,10 @@ mod pmtu;
 mod postgres;
 mod prometheus;
 mod query;
+pub mod rbac;
 mod resolv;
 mod return_path;
+mod resolver;
 mod route;
 mod service;
 mod sse;
@@ -53,6 +56,8 @@ mod vxlan_wire;
 
 #[cfg(test)]
 mod testnet;
+
+pub use service::{PortState, every_service};
 
 use crate::check::Observation;
 use crate::def::Inventory;
@@ -78,6 +83,8 @@ pub static KINDS: &[&Kind] = &[
     &tcp::KIND,
     &udp::KIND,
     &dns::KIND,
+    &coredns::KIND,
+    &resolver::KIND,
     &kube::KIND,
     &service::KIND,
     &egress::KIND,

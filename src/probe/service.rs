@@ -1,7 +1,10 @@
 //! `service`: a Service, its EndpointSlices and its pods through the API, and connections to its ClusterIP and straight to a backend.
 
+mod all;
 mod backends;
 mod selector;
+
+pub use all::{PortState, every_service};
 
 use super::kube_client::{self, At, Connected, Failure};
 use super::net::{self, ms};
@@ -31,6 +34,7 @@ pub(super) static KIND: Kind = Kind {
         fact("near_miss", "text", "labels of pods that nearly match, where none matches; empty if none"),
         fact("ready", "count", "ready endpoint addresses with a port"),
         fact("not_ready", "count", "endpoint addresses that are not ready"),
+        fact("terminating", "count", "of these, addresses whose pod is being deleted"),
         fact("ports_unset", "bool", "slices have addresses but no ports (the targetPort's name matches nothing)"),
         fact("endpoints", "list of text", "ready endpoints, address:port"),
         fact("connect", "text", "`ok` or the errno of a connection to ClusterIP:port"),
@@ -153,7 +157,7 @@ impl Service {
     fn no_such_port(&self, seen: &mut Observation) -> String {
         let reason = format!("the service has no port {}", self.port);
         seen.note("error", &reason);
-        for path in ["ready", "not_ready", "ports_unset", "endpoints"] {
+        for path in ["ready", "not_ready", "terminating", "ports_unset", "endpoints"] {
             seen.facts.unknown(path, &reason);
         }
         reason
@@ -176,7 +180,7 @@ fn all_unknown(facts: &mut Facts, reason: &str) {
 
 fn unlisted(seen: &mut Observation, failure: &Failure) -> String {
     seen.note("error", format!("{}\n{}", failure.word, failure.detail).trim_end());
-    for path in ["ready", "not_ready", "ports_unset", "endpoints"] {
+    for path in ["ready", "not_ready", "terminating", "ports_unset", "endpoints"] {
         seen.facts.unknown(path, &failure.word);
     }
     format!("the endpoints could not be listed: {}", failure.word)
@@ -220,6 +224,7 @@ fn count(seen: &mut Observation, backends: &Backends) -> Target {
     let listed: Vec<Value> = backends.ready.iter().take(MOST_LISTED).map(|e| e.to_string().into()).collect();
     let facts = &mut seen.facts;
     facts.set("ready", backends.ready.len()).set("not_ready", backends.not_ready.len());
+    facts.set("terminating", backends.terminating.len());
     facts.set("ports_unset", backends.ports_unset).set("endpoints", listed);
     backends.ready.first().copied().ok_or_else(|| NO_ENDPOINT.to_owned())
 }

@@ -94,6 +94,22 @@ impl Cluster {
         });
     }
 
+    /// Marks the pods whose name begins with a prefix as being deleted, or takes the mark back.
+    pub fn set_pod_terminating(&self, namespace: &str, pod_prefix: &str, terminating: bool) {
+        self.update(|objects| {
+            objects.each_mut(Resource::Pods, |pod| {
+                if pod["metadata"]["namespace"] != namespace || !name_of(pod).starts_with(pod_prefix) {
+                    return;
+                }
+                if terminating {
+                    pod["metadata"]["deletionTimestamp"] = json!(chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+                } else if let Some(metadata) = pod["metadata"].as_object_mut() {
+                    metadata.shift_remove("deletionTimestamp");
+                }
+            });
+        });
+    }
+
     /// Sets the Ready condition of a node. A node that is not ready has stopped posting its status: its conditions become
     /// Unknown, it is tainted, and its pods are marked not ready, as the node lifecycle controller does.
     pub fn set_node_ready(&self, kube_name: &str, ready: bool) {

@@ -1,5 +1,10 @@
 //! Which servers run on which host of the twin, and what its hosts' files hold.
 
+mod files;
+mod live;
+
+pub use files::Resolv;
+
 use super::TAILSCALE_SOCKET;
 use super::cluster::Cluster;
 use super::nft::{Batch, Hook, Rule};
@@ -12,8 +17,8 @@ use super::service::{ServerHandle, api, apps, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
-use crate::def::inventory::{Node, Pod};
-use crate::vantage::{HostFiles, Net, Source, UnixAddress, VantageKind};
+use crate::def::inventory::Pod;
+use crate::vantage::{Net, UnixAddress};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;
@@ -31,14 +36,17 @@ const EXTERNAL: Ipv4Addr = Ipv4Addr::new(140, 82, 121, 4);
 pub struct Servers {
     authority: Arc<Authority>,
     kubeconfigs: Kubeconfigs,
-    coredns: CoreDnsHandle,
+    coredns: live::Slot<CoreDnsHandle>,
+    api: live::Slot<api::ApiHandle>,
+    apps: Mutex<BTreeMap<String, ServerHandle>>,
+    resolv: Mutex<Resolv>,
+    magic_dns: Mutex<Vec<ServerHandle>>,
     database: postgres::PgHandle,
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
     _others: Vec<ServerHandle>,
-    _resolvers: Vec<OutsideHandle>,
-    _api: api::ApiHandle,
+    resolvers: Vec<OutsideHandle>,
 }
 
 struct Kubeconfigs {
@@ -84,9 +92,8 @@ impl Servers {
     pub fn start(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, overlays: &[Overlay]) -> Result<Self> {
         let authority = Arc::new(Authority::new("fathom twin")?);
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
-        let mut others = apps(hosts, inv)?;
         let mut portals = Vec::new();
-        others.extend(outside(net("internet")?, inv, &authority, &mut portals)?);
+        let others = outside(net("internet")?, inv, &authority, &mut portals)?;
         let database = inv.databases.first().context("the twin needs a database in the inventory")?;
         let address = SocketAddrV4::new(database.address.context("the twin needs the database's address")?, database.port);
         let crunchy = hosts.get("crunchy").context("the twin has no host crunchy")?;
@@ -95,7 +102,11 @@ impl Servers {
                 inside: authority.kubeconfig(&format!("https://{}", inv.cluster.api), Validity::Current)?,
                 node: authority.kubeconfig(&format!("https://{}", inv.cluster.api_endpoint), Validity::Current)?,
             },
-            coredns: coredns(hosts, cluster, inv)?,
+            coredns: live::Slot::new(coredns(hosts, cluster, inv)?),
+            api: live::Slot::new(start_api(hosts, cluster, inv, &authority, Validity::Current)?),
+            apps: Mutex::new(apps(hosts, inv)?),
+            resolv: Mutex::default(),
+            magic_dns: Mutex::default(),
             database: postgres::serve(
                 &crunchy.net,
                 address,
@@ -114,13 +125,12 @@ impl Servers {
             portals,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
             _others: others,
-            _resolvers: inv
+            resolvers: inv
                 .dns
                 .upstream
                 .iter()
                 .map(|ip| Ok(serve_outside(net("internet")?, SocketAddrV4::new(*ip, 53), names(inv))?))
                 .collect::<Result<_>>()?,
-            _api: start_api(hosts, cluster, inv, &authority)?,
             authority,
         };
         servers.set_database_firewall(crunchy, &servers.database_allowlist(inv))?;
@@ -166,11 +176,6 @@ impl Servers {
         self.vllm.iter().for_each(|v| v.set_frozen(frozen));
     }
 
-    /// Empties CoreDNS' cache.
-    pub fn flush_dns(&self) {
-        self.coredns.flush();
-    }
-
     /// Brings tailscaled's account of itself into line with the node's preferences and the daemon's state.
     pub fn sync_tailscale(&self, overlay: &Overlay, all: &[Overlay], inv: &Inventory) {
         let daemon = overlay.daemon();
@@ -211,42 +216,12 @@ impl Servers {
         self.tailscale.lock().unwrap_or_else(PoisonError::into_inner).insert(overlay.node.name.clone(), handle);
         Ok(())
     }
-
-    /// Files of a node.
-    pub fn node_files(&self, inv: &Inventory, _node: &Node) -> HostFiles {
-        self.files(resolvers(inv), Some(self.kubeconfigs.node.clone()))
-    }
-
-    /// Files of a pod of the documented namespace.
-    pub fn pod_files(&self, inv: &Inventory) -> HostFiles {
-        let dns = &inv.dns;
-        let text = format!("search {}\nnameserver {}\noptions ndots:{}\n", dns.search.join(" "), dns.nameserver, dns.ndots);
-        self.files(text, Some(self.kubeconfigs.inside.clone()))
-    }
-
-    /// Files of a workstation, which has a kubeconfig, or of a CI runner, which has none.
-    pub fn outside_files(&self, inv: &Inventory, kind: VantageKind) -> HostFiles {
-        self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()))
-    }
-
-    fn files(&self, resolv_conf: String, kubeconfig: Option<String>) -> HostFiles {
-        HostFiles {
-            resolv_conf: Source::Text(resolv_conf),
-            kubeconfig: kubeconfig.map(Source::Text),
-            tailscale_socket: None,
-            trust: Some(vec![self.authority.certificate()]),
-        }
-    }
 }
 
 /// A model server at a pace that an H100 could have for a short prompt.
 fn model_server(vllm: &crate::def::inventory::Vllm) -> Vllm {
     let pace = Pace { first_token: Duration::from_millis(40), interval: Duration::from_millis(5) };
     Vllm { model: vllm.model.clone(), max_model_len: vllm.max_model_len.unwrap_or(8192), pace }
-}
-
-fn resolvers(inv: &Inventory) -> String {
-    inv.dns.upstream.iter().map(|ip| format!("nameserver {ip}\n")).collect()
 }
 
 fn pod_net<'a>(hosts: &'a Hosts, pod: &Pod) -> Result<&'a Net> {
@@ -263,18 +238,15 @@ fn coredns(hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<CoreDnsH
 }
 
 /// The HTTP applications in the other pods.
-fn apps(hosts: &Hosts, inv: &Inventory) -> Result<Vec<ServerHandle>> {
-    let mut servers = Vec::new();
-    for pod in inv.pods.iter().filter(|p| !p.labels.contains_key("k8s-app")) {
-        for port in pod.ports.iter().filter(|p| p.name == "http") {
-            servers.push(apps::App::new(&pod.name, "uvicorn").serve(
-                pod_net(hosts, pod)?,
-                SocketAddrV4::new(pod.address, port.port),
-                None,
-            )?);
-        }
-    }
-    Ok(servers)
+fn apps(hosts: &Hosts, inv: &Inventory) -> Result<BTreeMap<String, ServerHandle>> {
+    let pods = inv.pods.iter().filter(|p| !p.labels.contains_key("k8s-app") && p.ports.iter().any(|p| p.name == "http"));
+    pods.map(|pod| Ok((pod.name.clone(), app(hosts, pod)?))).collect()
+}
+
+/// The application of one pod, on its port `http`.
+fn app(hosts: &Hosts, pod: &Pod) -> Result<ServerHandle> {
+    let port = pod.ports.iter().find(|p| p.name == "http").with_context(|| format!("the pod {} has no port http", pod.name))?.port;
+    Ok(apps::App::new(&pod.name, "uvicorn").serve(pod_net(hosts, pod)?, SocketAddrV4::new(pod.address, port), None)?)
 }
 
 /// Address echoes and portals on the internet, over TLS as documented.
@@ -302,7 +274,7 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
 }
 
 /// The API server, on the node that agents join.
-fn start_api(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, authority: &Arc<Authority>) -> Result<api::ApiHandle> {
+fn start_api(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, authority: &Arc<Authority>, validity: Validity) -> Result<api::ApiHandle> {
     let endpoint = inv.cluster.api_endpoint;
     let node = inv
         .nodes
@@ -313,7 +285,7 @@ fn start_api(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, authority: &Arc<
     let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", &node.kube_name];
     let mut addresses = vec![*inv.cluster.api.ip(), *endpoint.ip(), Ipv4Addr::LOCALHOST];
     addresses.extend(node.public);
-    let tls = authority.server_that_asks(&names, &addresses, Validity::Current)?;
+    let tls = authority.server_that_asks(&names, &addresses, validity)?;
     let listen = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, endpoint.port());
     Ok(api::serve(&wire.net, listen, cluster.clone(), authority.clone(), tls, &inv.cluster.version)?)
 }

@@ -12,6 +12,8 @@ pub(super) struct Backends {
     pub(super) ready: BTreeSet<SocketAddrV4>,
     /// Addresses that are not ready.
     pub(super) not_ready: BTreeSet<Ipv4Addr>,
+    /// Addresses of pods that are being deleted.
+    pub(super) terminating: BTreeSet<Ipv4Addr>,
     /// Some slice has addresses but no ports: the target port's name matches no container port.
     pub(super) ports_unset: bool,
 }
@@ -40,6 +42,9 @@ pub(super) fn collect(slices: &[EndpointSlice], port_name: Option<&str>) -> Back
             // No statement about readiness counts as ready (EndpointConditions in discovery.k8s.io/v1).
             let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
             for address in endpoint.addresses.iter().filter_map(|a| a.parse().ok()) {
+                if endpoint.conditions.as_ref().and_then(|c| c.terminating).unwrap_or(false) {
+                    backends.terminating.insert(address);
+                }
                 match (ready, port) {
                     (true, Some(port)) => _ = backends.ready.insert(SocketAddrV4::new(address, port)),
                     (true, None) => {}

@@ -47,9 +47,10 @@ fn ready(pod: &Value) -> bool {
 }
 
 fn endpoint(pod: &Value) -> Value {
+    let terminating = pod["metadata"].get("deletionTimestamp").is_some_and(|at| !at.is_null());
     json!({
         "addresses": [pod["status"]["podIP"]],
-        "conditions": {"ready": ready(pod), "serving": ready(pod), "terminating": false},
+        "conditions": {"ready": ready(pod) && !terminating, "serving": ready(pod), "terminating": terminating},
         "targetRef": {"kind": "Pod", "namespace": namespace_of(pod), "name": name_of(pod), "uid": pod["metadata"]["uid"]},
         "nodeName": pod["spec"]["nodeName"],
     })
@@ -140,15 +141,18 @@ fn ready_endpoints(objects: &Objects, service: &Value, port: &Value) -> Vec<Sock
     let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(|slice| {
         namespace_of(slice) == namespace_of(service) && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name_of(service)
     });
-    slices.flat_map(|slice| slice_endpoints(slice, port)).collect()
+    let slices: Vec<&Value> = slices.collect();
+    let which = |condition: &str| slices.iter().flat_map(|slice| slice_endpoints(slice, port, condition)).collect::<Vec<_>>();
+    // Without a ready endpoint kube-proxy falls back to those that terminate and still serve (KEP-1669).
+    Some(which("ready")).filter(|ready| !ready.is_empty()).unwrap_or_else(|| which("serving"))
 }
 
-fn slice_endpoints(slice: &Value, port: &Value) -> Vec<SocketAddrV4> {
+fn slice_endpoints(slice: &Value, port: &Value, condition: &str) -> Vec<SocketAddrV4> {
     let number = slice["ports"].as_array().into_iter().flatten().find(|p| p["name"] == port["name"]).and_then(|p| p["port"].as_u64());
     let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { return Vec::new() };
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
     endpoints
-        .filter(|endpoint| endpoint["conditions"]["ready"] == true)
+        .filter(|endpoint| endpoint["conditions"][condition] == true)
         .filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok())
         .map(|address| SocketAddrV4::new(address, number))
         .collect()

@@ -2,6 +2,10 @@
 //!
 //! Only tests and people read this list; the diagnosis never does.
 
+mod api_datastore_hung;
+mod api_server_down;
+mod app_not_listening;
+mod coredns_down;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -9,6 +13,7 @@ mod endpoints_empty_selector;
 mod exit_node_approval_removed;
 mod exit_node_not_usable;
 mod exit_node_offline;
+mod endpoints_not_ready;
 mod exit_node_swallows_cluster_cidr;
 mod exit_node_without_lan_access;
 mod flannel_entries;
@@ -18,6 +23,11 @@ mod forward_policy_drop;
 mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod mtu;
+mod k3s_cert_expired;
+mod kube_proxy_stale_dnat;
+mod magicdns_in_node_resolv;
+mod ndots_amplification;
+mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_idle_connection_dropped;
 mod pg_source_refused_by_gateway;
@@ -31,6 +41,9 @@ mod tailscale_stopped;
 mod tailscaled_killed;
 mod tls_in_the_middle;
 mod ts_key_expired;
+mod search_domain_hijack;
+mod targetport_name_mismatch;
+mod terminating_endpoints;
 mod ts_restart_removes_flannel;
 mod ts_stateful_filtering;
 mod udp8472_blocked;
@@ -101,6 +114,19 @@ pub static FAULTS: &[&Fault] = &[
     &mtu::BLACK_HOLE,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
+    &endpoints_not_ready::FAULT,
+    &targetport_name_mismatch::FAULT,
+    &app_not_listening::FAULT,
+    &api_server_down::FAULT,
+    &api_datastore_hung::FAULT,
+    &k3s_cert_expired::FAULT,
+    &coredns_down::FAULT,
+    &nxdomain_cached::FAULT,
+    &search_domain_hijack::FAULT,
+    &ndots_amplification::FAULT,
+    &magicdns_in_node_resolv::FAULT,
+    &kube_proxy_stale_dnat::FAULT,
+    &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,

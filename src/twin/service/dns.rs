@@ -7,7 +7,7 @@ mod metrics;
 mod outside;
 
 pub use coredns::{CoreDns, CoreDnsHandle};
-pub use outside::{OutsideHandle, serve_outside};
+pub use outside::{OutsideHandle, serve_failing, serve_outside};
 
 use super::ServerHandle;
 use super::handle::{address_of, bind_udp, listen};

@@ -11,9 +11,10 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::proto::rr::rdata::SOA;
 use hyper::StatusCode;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// TTL of the kubernetes plugin's records, in seconds (its default).
@@ -44,7 +45,8 @@ impl CoreDns {
     pub fn serve(self, net: &Net, cluster: Cluster) -> io::Result<CoreDnsHandle> {
         let metrics = Arc::new(Metrics::new());
         let forwarder = Arc::new(Forwarder::new(net.clone(), self.upstreams, metrics.clone()));
-        let plugins = Plugins { cluster, forwarder: forwarder.clone(), metrics: metrics.clone() };
+        let stale = Denials::default();
+        let plugins = Plugins { cluster, forwarder: forwarder.clone(), metrics: metrics.clone(), stale: stale.clone() };
         let dns = super::serve(net, SocketAddrV4::new(self.address, self.port), plugins)?;
         let page = |port, path, text: Text| serve_page(net, SocketAddrV4::new(self.address, port), path, text);
         let [health, ready, scrape] = self.http_ports;
@@ -53,7 +55,7 @@ impl CoreDns {
             page(ready, "/ready", Arc::new(|| "OK".to_owned()))?,
             page(scrape, "/metrics", Arc::new(move || metrics.render()))?,
         ];
-        Ok(CoreDnsHandle { dns, pages, forwarder })
+        Ok(CoreDnsHandle { dns, pages, forwarder, stale })
     }
 }
 
@@ -62,7 +64,11 @@ pub struct CoreDnsHandle {
     dns: ServerHandle,
     pages: Vec<ServerHandle>,
     forwarder: Arc<Forwarder>,
+    stale: Denials,
 }
+
+/// Names whose address records a cache still denies.
+type Denials = Arc<Mutex<BTreeSet<String>>>;
 
 impl CoreDnsHandle {
     /// Where it answers DNS.
@@ -84,6 +90,16 @@ impl CoreDnsHandle {
     /// Empties the cache, as a restart does.
     pub fn flush(&self) {
         self.forwarder.flush();
+    }
+
+    /// Makes the cache hold a denial of a name's address (the cache plugin keys its entries by name and type), or drop it.
+    pub fn set_stale_denial(&self, name: &str, stale: bool) {
+        let mut denied = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        if stale {
+            denied.insert(name.to_ascii_lowercase());
+        } else {
+            denied.remove(&name.to_ascii_lowercase());
+        }
     }
 
     /// Stops all of it.
@@ -118,6 +134,7 @@ struct Plugins {
     cluster: Cluster,
     forwarder: Arc<Forwarder>,
     metrics: Arc<Metrics>,
+    stale: Denials,
 }
 
 impl Answers for Plugins {
@@ -149,7 +166,9 @@ impl Plugins {
             let server = name(&format!("ns.dns.{domain}")).ok()?;
             Some(SOA::new(server, name(&format!("hostmaster.{domain}")).ok()?, serial, 7200, 1800, 86400, 5))
         };
-        let found = match self.cluster.dns_lookup(&question.text) {
+        let denied = question.kind == RecordType::A && self.stale.lock().unwrap_or_else(PoisonError::into_inner).contains(&question.text);
+        let lookup = if denied { Lookup::NoSuchName } else { self.cluster.dns_lookup(&question.text) };
+        let found = match lookup {
             Lookup::NoSuchName => Answer::empty(ResponseCode::NXDomain).soa(domain, soa(), ZONE_TTL),
             Lookup::Addresses(addresses) if question.kind == RecordType::A => {
                 addresses.into_iter().fold(Answer::default(), |answer, address| answer.address(question, address, ZONE_TTL))

@@ -51,6 +51,19 @@ pub fn serve_outside(net: &Net, address: SocketAddrV4, names: BTreeMap<String, I
     Ok(OutsideHandle { server, names })
 }
 
+/// Serves a resolver that answers everything with SERVFAIL, as MagicDNS does without upstream resolvers.
+pub fn serve_failing(net: &Net, address: SocketAddrV4) -> io::Result<ServerHandle> {
+    super::serve(net, address, Failing)
+}
+
+struct Failing;
+
+impl Answers for Failing {
+    async fn answer(&self, _question: &Question) -> Answer {
+        Answer { recursion_available: true, ..Answer::empty(ResponseCode::ServFail) }
+    }
+}
+
 struct Outside(Names);
 
 impl Answers for Outside {

@@ -1,0 +1,29 @@
+//! What the probe kinds ask the Kubernetes API for: only `get` and `list`.
+
+/// Resources of one API group, and what is done with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource, in the plural.
+    pub resource: &'static str,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+}
+
+const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
+    Rule { group, resource, verbs }
+}
+
+/// What a probe kind needs. `/version` and `/readyz` need no rule: `system:public-info-viewer` has them.
+pub fn rules_of(kind: &str) -> &'static [Rule] {
+    const SERVICE: &[Rule] = &[rule("", "services", &["get", "list"]), rule("", "pods", &["list"]), SLICES];
+    const NODES: Rule = rule("", "nodes", &["get", "list"]);
+    const SLICES: Rule = rule("discovery.k8s.io", "endpointslices", &["list"]);
+    match kind {
+        "kube" | "flannel" => &[NODES],
+        "service" => SERVICE,
+        "coredns" => &[SLICES],
+        _ => &[],
+    }
+}

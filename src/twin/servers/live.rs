@@ -1,0 +1,125 @@
+//! Servers of the cluster that faults stop and start again: the API server, CoreDNS, the applications.
+
+use super::{Servers, app, coredns, start_api};
+use crate::def::Inventory;
+use crate::twin::cluster::Cluster;
+use crate::twin::service::api::ApiHandle;
+use crate::twin::service::dns::{CoreDnsHandle, serve_failing};
+use crate::twin::service::pki::Validity;
+use crate::twin::topology::Hosts;
+use crate::vantage::Net;
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::{Mutex, PoisonError};
+
+/// A server that may be stopped.
+pub(super) struct Slot<T>(Mutex<Option<T>>);
+
+impl<T> Slot<T> {
+    pub(super) fn new(running: T) -> Self {
+        Self(Mutex::new(Some(running)))
+    }
+
+    fn take(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, running: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+    }
+
+    /// Looks at it if it runs.
+    pub(super) fn with(&self, look: impl FnOnce(&T)) {
+        if let Some(running) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            look(running);
+        }
+    }
+}
+
+impl Servers {
+    /// Stops the API server: its port is closed when this returns.
+    pub async fn stop_api(&self) {
+        if let Some(api) = self.api.take() {
+            ApiHandle::stop(api).await;
+        }
+    }
+
+    /// Starts the API server anew, with a certificate that is valid or not.
+    pub async fn restart_api(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory, validity: Validity) -> Result<()> {
+        self.stop_api().await;
+        self.api.put(start_api(hosts, cluster, inv, &self.authority, validity)?);
+        Ok(())
+    }
+
+    /// Makes the API server's datastore hang, or lets it go on.
+    pub fn set_datastore_hung(&self, hung: bool) {
+        self.api.with(|api| api.set_datastore_hung(hung));
+    }
+
+    /// Stops CoreDNS: its process is gone, its pod stays.
+    pub async fn stop_coredns(&self) {
+        if let Some(dns) = self.coredns.take() {
+            CoreDnsHandle::stop(dns).await;
+        }
+    }
+
+    /// Starts CoreDNS anew, with an empty cache and the documented upstream resolvers.
+    pub async fn restart_coredns(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<()> {
+        self.stop_coredns().await;
+        self.coredns.put(coredns(hosts, cluster, inv)?);
+        Ok(())
+    }
+
+    /// Lets CoreDNS forward to other resolvers.
+    pub fn set_upstreams(&self, upstreams: Vec<SocketAddrV4>) {
+        self.coredns.with(|dns| dns.set_upstreams(upstreams));
+    }
+
+    /// Empties CoreDNS' cache.
+    pub fn flush_dns(&self) {
+        self.coredns.with(CoreDnsHandle::flush);
+    }
+
+    /// Puts a denial of a name into CoreDNS' cache, as a query before the name existed does; or takes it out.
+    pub fn set_stale_denial(&self, name: &str, stale: bool) {
+        self.coredns.with(|dns| dns.set_stale_denial(name, stale));
+    }
+
+    /// Gives an outside name an address at every upstream resolver, or takes it away; `*.example.com` is everything below.
+    pub fn set_outside_name(&self, name: &str, address: Option<Ipv4Addr>) {
+        for resolver in &self.resolvers {
+            resolver.set(name, address);
+        }
+    }
+
+    /// Starts a resolver that knows no upstream, as tailscaled's on a node.
+    pub fn start_magic_dns(&self, net: &Net, address: SocketAddrV4) -> Result<()> {
+        let running = serve_failing(net, address)?;
+        self.magic_dns.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        Ok(())
+    }
+
+    /// Stops all of these resolvers.
+    pub async fn stop_magic_dns(&self) {
+        let running = std::mem::take(&mut *self.magic_dns.lock().unwrap_or_else(PoisonError::into_inner));
+        for server in running {
+            server.stop().await;
+        }
+    }
+
+    /// Stops the application of a pod: its port is closed when this returns.
+    pub async fn stop_app(&self, pod: &str) {
+        let app = self.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+        if let Some(app) = app {
+            app.stop().await;
+        }
+    }
+
+    /// Starts the application of a pod again.
+    pub fn start_app(&self, hosts: &Hosts, inv: &Inventory, pod: &str) -> Result<()> {
+        let found = inv.pods.iter().find(|p| p.name == pod).with_context(|| format!("the inventory has no pod {pod}"))?;
+        let running = app(hosts, found)?;
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.to_owned(), running);
+        Ok(())
+    }
+}
