@@ -41,6 +41,7 @@ mod tls;
 mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
+mod warp;
 
 #[cfg(test)]
 mod testnet;
@@ -61,6 +62,7 @@ pub static KINDS: &[&Kind] = &[
     &sysctl::KIND,
     &tailscale::KIND,
     &return_path::KIND,
+    &warp::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
     &tcp::KIND,

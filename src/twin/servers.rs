@@ -13,7 +13,7 @@ use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
 use crate::def::inventory::{Node, Pod};
-use crate::vantage::{HostFiles, Net, Source, UnixAddress, VantageKind};
+use crate::vantage::{HostFiles, Net, Source, UnixAddress, VantageKind, WarpAnswers, WarpCli};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;
@@ -35,6 +35,8 @@ pub struct Servers {
     database: postgres::PgHandle,
     vllm: Vec<VllmHandle>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
+    /// What `warp-cli` prints on the workstation.
+    pub warp: WarpAnswers,
     _others: Vec<ServerHandle>,
     _resolvers: Vec<OutsideHandle>,
     _api: api::ApiHandle,
@@ -106,6 +108,7 @@ impl Servers {
                 .map(|v| Ok(model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?))
                 .collect::<Result<_>>()?,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
+            warp: super::warp::answers(inv),
             _others: others,
             _resolvers: inv
                 .dns
@@ -204,7 +207,9 @@ impl Servers {
 
     /// Files of a workstation, which has a kubeconfig, or of a CI runner, which has none.
     pub fn outside_files(&self, inv: &Inventory, kind: VantageKind) -> HostFiles {
-        self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()))
+        let warp_cli = (kind == VantageKind::Workstation).then(|| WarpCli::Answers(self.warp.clone()));
+        let files = self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()));
+        HostFiles { warp_cli, ..files }
     }
 
     fn files(&self, resolv_conf: String, kubeconfig: Option<String>) -> HostFiles {
@@ -212,6 +217,7 @@ impl Servers {
             resolv_conf: Source::Text(resolv_conf),
             kubeconfig: kubeconfig.map(Source::Text),
             tailscale_socket: None,
+            warp_cli: None,
             trust: Some(vec![self.authority.certificate()]),
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Only tests and people read this list; the diagnosis never does.
 
+mod cloudflared_no_quic;
+mod cloudflared_route_or_origin_dial;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -24,6 +26,8 @@ mod ts_restart_removes_flannel;
 mod ts_stateful_filtering;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
+mod warp_dns_fallback;
+mod warp_split_tunnel;
 
 use super::Twin;
 use anyhow::Result;
@@ -72,6 +76,10 @@ pub static FAULTS: &[&Fault] = &[
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &egress_ip_differs::FAULT,
+    &warp_split_tunnel::FAULT,
+    &warp_dns_fallback::FAULT,
+    &cloudflared_no_quic::FAULT,
+    &cloudflared_route_or_origin_dial::FAULT,
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,
     &vllm_engine_dead_health_ok::FAULT,
