@@ -234,7 +234,9 @@ fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)], inv: &s
     }
     for path in expr.paths() {
         let (root, rest) = path.split_once('.').unwrap_or((&path, ""));
-        if root == "inv" && crate::check::fact::lookup(inv, rest).is_none() {
+        // A part that this inventory leaves out, such as WARP, is null: what reads it has a `when`.
+        let left_out = rest.split_once('.').is_some_and(|(part, _)| crate::check::fact::lookup(inv, part).is_some_and(|v| v.is_null()));
+        if root == "inv" && !left_out && crate::check::fact::lookup(inv, rest).is_none() {
             return Some(format!("the inventory has no `{rest}` (in `{}`)", expr.source()));
         }
         if let Some((_, check)) = facts.iter().find(|(alias, _)| *alias == root)

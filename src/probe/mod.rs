@@ -53,6 +53,7 @@ mod udp;
 mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
+mod warp;
 
 #[cfg(test)]
 mod testnet;
@@ -75,6 +76,7 @@ pub static KINDS: &[&Kind] = &[
     &sysctl::KIND,
     &tailscale::KIND,
     &return_path::KIND,
+    &warp::KIND,
     &flannel::KIND,
     &vxlan_wire::KIND,
     &pmtu::KIND,

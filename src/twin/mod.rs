@@ -19,6 +19,7 @@ pub mod servers;
 pub mod service;
 pub mod tailscaled;
 pub mod topology;
+pub mod warp;
 pub mod wire;
 
 use crate::def::Inventory;
@@ -88,6 +89,12 @@ impl Twin {
     /// Tailscale and flannel of a node.
     pub fn overlay(&self, node: &str) -> Result<&Overlay> {
         self.overlays.iter().find(|o| o.node.name == node).with_context(|| format!("the twin has no node {node}"))
+    }
+
+    /// Lays a route of the workstation into WARP's tunnel.
+    pub async fn warp_route(&self, to: ipnet::Ipv4Net) -> Result<()> {
+        let warp = self.inventory.warp.as_ref().context("the inventory has no WARP")?;
+        self.host("workstation")?.route(to, Some(topology::WARP.0), &warp.device, 254).await
     }
 
     /// A host's network.

@@ -18,7 +18,7 @@ use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
 use crate::def::inventory::Pod;
-use crate::vantage::{Net, UnixAddress};
+use crate::vantage::{Net, UnixAddress, WarpAnswers};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;
@@ -45,6 +45,8 @@ pub struct Servers {
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
+    /// What `warp-cli` prints on the workstation.
+    pub warp: WarpAnswers,
     _others: Vec<ServerHandle>,
     resolvers: Vec<OutsideHandle>,
 }
@@ -124,6 +126,7 @@ impl Servers {
                 .collect::<Result<_>>()?,
             portals,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
+            warp: super::warp::answers(inv),
             _others: others,
             resolvers: inv
                 .dns

@@ -17,7 +17,7 @@ pub(crate) const WORKSTATION: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The CI runner's address on the internet.
 const CI: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 /// WARP's own addresses: cloudflared's end and the workstation's (devices live in 100.96.0.0/12).
-const WARP: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(100, 96, 0, 1), Ipv4Addr::new(100, 96, 0, 2));
+pub const WARP: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(100, 96, 0, 1), Ipv4Addr::new(100, 96, 0, 2));
 /// MTU of pods: tailscale0's 1280 less VXLAN's 50.
 pub const POD_MTU: u32 = 1230;
 const ETHERNET_MTU: u32 = 1500;

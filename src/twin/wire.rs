@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr};
@@ -247,6 +247,21 @@ impl Wire {
             .execute()
             .await
             .with_context(|| format!("{}: route {to} dev {device} table {table}", self.name))
+    }
+
+    /// Removes a route of a table.
+    pub async fn delete_route(&self, to: Ipv4Net, table: u32) -> Result<()> {
+        let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let all: Vec<RouteMessage> = self.handle.route().get(every).execute().try_collect().await?;
+        let is_it = |r: &RouteMessage| {
+            let network =
+                r.attributes.iter().any(|a| matches!(a, RouteAttribute::Destination(RouteAddress::Inet(d)) if *d == to.network()));
+            table_of(r) == table && r.header.destination_prefix_length == to.prefix_len() && network
+        };
+        for route in all.into_iter().filter(is_it) {
+            self.handle.route().del(route).execute().await.with_context(|| format!("{}: delete route {to}", self.name))?;
+        }
+        Ok(())
     }
 
     /// Adds a `throw` route: the lookup goes on with the next rule.

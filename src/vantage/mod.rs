@@ -9,7 +9,9 @@ pub use netns::{Net, NetNs};
 use rustls::pki_types::CertificateDer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What kind of place a vantage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +69,33 @@ pub struct HostFiles {
     pub tailscale_socket: Option<UnixAddress>,
     /// Trusted roots in place of the system's (the twin has a certificate authority of its own).
     pub trust: Option<Vec<CertificateDer<'static>>>,
+    /// Cloudflare's command; `None` means the one in `PATH`, on this machine only.
+    pub warp_cli: Option<WarpCli>,
+}
+
+/// Where `warp-cli` is asked.
+#[derive(Clone, Debug)]
+pub enum WarpCli {
+    /// The command to run.
+    Command(PathBuf),
+    /// What it would print.
+    Answers(WarpAnswers),
+}
+
+/// What `warp-cli --json` prints, by its arguments.
+#[derive(Clone, Debug, Default)]
+pub struct WarpAnswers(pub Arc<Mutex<BTreeMap<String, String>>>);
+
+impl WarpAnswers {
+    /// The answer for some arguments, such as `registration show`.
+    pub fn get(&self, arguments: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(arguments).cloned()
+    }
+
+    /// Changes what is printed for some arguments.
+    pub fn set(&self, arguments: &str, text: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(arguments.to_owned(), text);
+    }
 }
 
 /// A text file: by path or already read.

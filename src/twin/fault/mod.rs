@@ -6,6 +6,8 @@ mod api_datastore_hung;
 mod api_server_down;
 mod app_not_listening;
 mod coredns_down;
+mod cloudflared_no_quic;
+mod cloudflared_route_or_origin_dial;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -54,6 +56,8 @@ mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
 mod vxlan_bad_outer_checksum;
+mod warp_dns_fallback;
+mod warp_split_tunnel;
 
 use super::Twin;
 use anyhow::Result;
@@ -128,6 +132,10 @@ pub static FAULTS: &[&Fault] = &[
     &kube_proxy_stale_dnat::FAULT,
     &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,
+    &warp_split_tunnel::FAULT,
+    &warp_dns_fallback::FAULT,
+    &cloudflared_no_quic::FAULT,
+    &cloudflared_route_or_origin_dial::FAULT,
     &pg_allowlist_drop::FAULT,
     &pg_source_refused_by_gateway::FAULT,
     &vllm_engine_dead_health_ok::FAULT,

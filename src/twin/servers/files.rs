@@ -3,7 +3,7 @@
 use super::Servers;
 use crate::def::Inventory;
 use crate::def::inventory::Node;
-use crate::vantage::{HostFiles, Source, VantageKind};
+use crate::vantage::{HostFiles, Source, VantageKind, WarpCli};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
@@ -46,7 +46,9 @@ impl Servers {
 
     /// Files of a workstation, which has a kubeconfig, or of a CI runner, which has none.
     pub fn outside_files(&self, inv: &Inventory, kind: VantageKind) -> HostFiles {
-        self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()))
+        let warp_cli = (kind == VantageKind::Workstation).then(|| WarpCli::Answers(self.warp.clone()));
+        let files = self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()));
+        HostFiles { warp_cli, ..files }
     }
 
     fn files(&self, resolv_conf: String, kubeconfig: Option<String>) -> HostFiles {
@@ -54,6 +56,7 @@ impl Servers {
             resolv_conf: Source::Text(resolv_conf),
             kubeconfig: kubeconfig.map(Source::Text),
             tailscale_socket: None,
+            warp_cli: None,
             trust: Some(vec![self.authority.certificate()]),
         }
     }
