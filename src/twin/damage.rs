@@ -24,7 +24,7 @@ impl Wire {
     }
 
     /// Removes the route of a prefix through a device; there must be one.
-    pub async fn delete_route(&self, prefix: Ipv4Net, device: &str) -> Result<()> {
+    pub async fn delete_device_route(&self, prefix: Ipv4Net, device: &str) -> Result<()> {
         let index = self.index(device).await?;
         let every = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let all: Vec<RouteMessage> = self.handle.route().get(every).execute().try_collect().await?;

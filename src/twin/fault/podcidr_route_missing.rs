@@ -11,7 +11,7 @@ pub(super) static FAULT: Fault = Fault {
     apply: |twin| {
         Box::pin(async move {
             let prefix = twin.overlay("tethys")?.node.pod_cidr;
-            twin.host("calypso")?.delete_route(prefix, &twin.inventory.overlay.device).await
+            twin.host("calypso")?.delete_device_route(prefix, &twin.inventory.overlay.device).await
         })
     },
     undo: |twin| Box::pin(async move { twin.overlay("calypso")?.lay_flannel_peers(&twin.overlays).await }),
