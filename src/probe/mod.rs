@@ -47,7 +47,7 @@ mod vllm_metrics;
 mod vxlan_wire;
 
 #[cfg(test)]
-mod testnet;
+pub(crate) mod testnet;
 
 use crate::check::Observation;
 use crate::def::Inventory;
