@@ -35,6 +35,7 @@ mod resolv;
 mod route;
 mod service;
 mod sse;
+mod subnet;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -65,6 +66,7 @@ pub static KINDS: &[&Kind] = &[
     &sysctl::KIND,
     &tailscale::KIND,
     &flannel::KIND,
+    &subnet::KIND,
     &vxlan_wire::KIND,
     &pmtu::KIND,
     &counters::KIND,

@@ -182,6 +182,7 @@ impl Servers {
             resolv_conf: Source::Text(resolv_conf),
             kubeconfig: kubeconfig.map(Source::Text),
             tailscale_socket: None,
+            subnet_env: None,
             trust: Some(vec![self.authority.certificate()]),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Only tests and people read this list; the diagnosis never does.
 
+mod br_netfilter_off;
 mod coredns_upstream_dead;
 mod egress_ip_differs;
 mod endpoints_empty_selector;
@@ -15,6 +16,7 @@ mod ip_forward_zero;
 mod mtu;
 mod pg_allowlist_drop;
 mod pg_source_refused_by_gateway;
+mod pod_subnet;
 mod podcidr_route_missing;
 mod stale_vtep_mac;
 mod ts_restart_removes_flannel;
@@ -68,6 +70,9 @@ pub static FAULTS: &[&Fault] = &[
     &host_firewall_rejects_pod_to_host::FAULT,
     &vxlan_bad_outer_checksum::FAULT,
     &mtu::FRAGMENTS,
+    &br_netfilter_off::FAULT,
+    &pod_subnet::UNASSIGNED,
+    &pod_subnet::FILE_MISSING,
     &mtu::BLACK_HOLE,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
