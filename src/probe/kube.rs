@@ -240,6 +240,14 @@ pub(crate) async fn node_annotations(cx: &Context, node: &str) -> Result<BTreeMa
     Ok(node.metadata.annotations.unwrap_or_default())
 }
 
+/// The pod CIDR that the API assigns to a node, if any; for probes that compare it.
+pub(crate) async fn node_pod_cidr(cx: &Context, node: &str) -> Result<Option<String>, String> {
+    let api = kube_client::connected(cx).await?;
+    let path = format!("/api/v1/nodes/{}", kube_client::encode(node));
+    let node: Node = api.object(&path, "get nodes").await.map_err(|failure| failure.word)?;
+    Ok(node.spec.and_then(|spec| spec.pod_cidr))
+}
+
 #[cfg(test)]
 mod tests {
     use super::kube_client::fake::{Fake, Reply, Tls, context};

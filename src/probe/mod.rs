@@ -43,6 +43,7 @@ mod route;
 mod service;
 mod sse;
 mod stun;
+mod subnet;
 mod sysctl;
 mod tailscale;
 mod tcp;
@@ -56,7 +57,7 @@ mod vxlan_wire;
 mod warp;
 
 #[cfg(test)]
-mod testnet;
+pub(crate) mod testnet;
 
 pub use service::{PortState, every_service};
 
@@ -78,6 +79,7 @@ pub static KINDS: &[&Kind] = &[
     &return_path::KIND,
     &warp::KIND,
     &flannel::KIND,
+    &subnet::KIND,
     &vxlan_wire::KIND,
     &pmtu::KIND,
     &counters::KIND,

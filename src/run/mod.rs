@@ -4,6 +4,7 @@ pub mod event;
 pub mod plan;
 mod start;
 pub mod state;
+pub mod watch;
 
 pub use event::{Planned, RunEvent};
 pub use plan::{Filter, Instance, Plan};

@@ -110,6 +110,19 @@ impl Cluster {
         });
     }
 
+    /// Assigns a pod CIDR to a node, or none.
+    pub fn set_pod_cidr(&self, kube_name: &str, cidr: Option<String>) {
+        self.update(|objects| {
+            if let Some(spec) = objects.get_mut(Resource::Nodes, "", kube_name).and_then(|node| node["spec"].as_object_mut()) {
+                spec.retain(|name, _| name != "podCIDR" && name != "podCIDRs");
+                if let Some(cidr) = cidr {
+                    spec.insert("podCIDR".to_owned(), json!(cidr));
+                    spec.insert("podCIDRs".to_owned(), json!([cidr]));
+                }
+            }
+        });
+    }
+
     /// Sets the Ready condition of a node. A node that is not ready has stopped posting its status: its conditions become
     /// Unknown, it is tainted, and its pods are marked not ready, as the node lifecycle controller does.
     pub fn set_node_ready(&self, kube_name: &str, ready: bool) {

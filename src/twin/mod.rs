@@ -122,6 +122,7 @@ impl Twin {
     fn node(&self, node: &Node) -> Vantage {
         let mut files = self.servers.node_files(&self.inventory, node);
         files.tailscale_socket = Some(UnixAddress::Abstract(TAILSCALE_SOCKET.to_owned()));
+        files.subnet_env = self.overlay(&node.name).ok().map(Overlay::subnet_env);
         self.vantage(&node.name, VantageKind::Node, Some(node.name.clone()), files)
     }
 

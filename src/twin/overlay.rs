@@ -5,6 +5,7 @@ use super::topology::{Hosts, POD_MTU};
 use super::wire::{Policy, Vxlan, Wire};
 use crate::def::Inventory;
 use crate::def::inventory::{Declared, Node};
+use crate::vantage::Source;
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -48,6 +49,7 @@ pub struct Overlay {
     pub vtep_mac: [u8; 6],
     preferences: Mutex<Preferences>,
     daemon: Mutex<Daemon>,
+    subnet_env: std::sync::atomic::AtomicBool,
     inventory: std::sync::Arc<Inventory>,
 }
 
@@ -81,6 +83,7 @@ pub async fn build(hosts: &Hosts, inv: &std::sync::Arc<Inventory>) -> Result<Vec
             wire,
             tailscaled,
             vtep_mac: vtep_mac(id),
+            subnet_env: std::sync::atomic::AtomicBool::new(true),
             preferences: Mutex::new(Preferences { exit_node, lan_access: exit_node }),
             daemon: Mutex::default(),
             inventory: inv.clone(),
@@ -205,6 +208,25 @@ impl Overlay {
         self.tailscaled.start().await?;
         self.lay_routes().await?;
         self.tailscaled.ready().await
+    }
+
+    /// Whether flannel has written its subnet.env.
+    pub fn set_subnet_env(&self, written: bool) {
+        self.subnet_env.store(written, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// flannel's subnet.env; a file that does not exist where it was not written.
+    pub fn subnet_env(&self) -> Source {
+        if !self.subnet_env.load(std::sync::atomic::Ordering::Relaxed) {
+            return Source::File("/nonexistent/subnet.env".into());
+        }
+        let network = self.inventory.cluster.pod_cidr;
+        let subnet = self.node.pod_cidr;
+        let gateway = subnet.hosts().next().unwrap_or(subnet.network());
+        Source::Text(format!(
+            "FLANNEL_NETWORK={network}\nFLANNEL_SUBNET={gateway}/{}\nFLANNEL_MTU={POD_MTU}\nFLANNEL_IPMASQ=true\n",
+            subnet.prefix_len()
+        ))
     }
 
     /// Makes flannel.1 with its address, and nothing else.

@@ -67,6 +67,8 @@ pub struct HostFiles {
     pub kubeconfig: Option<Source>,
     /// tailscaled's LocalAPI socket.
     pub tailscale_socket: Option<UnixAddress>,
+    /// flannel's subnet.env; `None` means `/run/flannel/subnet.env` of the machine that fathom runs on.
+    pub subnet_env: Option<Source>,
     /// Trusted roots in place of the system's (the twin has a certificate authority of its own).
     pub trust: Option<Vec<CertificateDer<'static>>>,
     /// Cloudflare's command; `None` means the one in `PATH`, on this machine only.

@@ -8,6 +8,7 @@ mod app_not_listening;
 mod coredns_down;
 mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
+mod br_netfilter_off;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -35,6 +36,7 @@ mod pg_idle_connection_dropped;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
 mod pg_too_many_clients;
+mod pod_subnet;
 mod podcidr_route_missing;
 mod portal;
 mod rp_filter_strict;
@@ -115,6 +117,9 @@ pub static FAULTS: &[&Fault] = &[
     &host_firewall_rejects_pod_to_host::FAULT,
     &vxlan_bad_outer_checksum::FAULT,
     &mtu::FRAGMENTS,
+    &br_netfilter_off::FAULT,
+    &pod_subnet::UNASSIGNED,
+    &pod_subnet::FILE_MISSING,
     &mtu::BLACK_HOLE,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,

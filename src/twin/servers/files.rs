@@ -57,6 +57,7 @@ impl Servers {
             kubeconfig: kubeconfig.map(Source::Text),
             tailscale_socket: None,
             warp_cli: None,
+            subnet_env: None,
             trust: Some(vec![self.authority.certificate()]),
         }
     }
