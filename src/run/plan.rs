@@ -217,3 +217,45 @@ fn instance(
 pub fn instance_id(check: &str, label: &str) -> String {
     if label.is_empty() { check.to_owned() } else { format!("{check}[{label}]") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::def::Sources;
+    use crate::vantage::{HostFiles, Net, VantageKind};
+
+    /// Why the instance of a check on calypso is skipped, if it is.
+    fn skipped(filter: &Filter, transport: Transport) -> Option<String> {
+        let catalog = Catalog::load(&Sources::default()).unwrap();
+        let calypso = Vantage {
+            id: "calypso".into(),
+            kind: VantageKind::Node,
+            transport,
+            why: String::new(),
+            node: Some("calypso".into()),
+            net: Net::Here,
+            files: HostFiles::default(),
+        };
+        let plan = Plan::make(&catalog, &[Arc::new(calypso)], filter).unwrap();
+        let instance = plan.instances.into_iter().find(|i| i.id == "ocr-page[calypso/deepseek-ocr]").unwrap();
+        if let Work::Skip(why) = instance.work { Some(why) } else { None }
+    }
+
+    #[test]
+    fn what_disturbs_its_target_runs_only_when_it_is_named() {
+        let why = skipped(&Filter::default(), Transport::Local).unwrap();
+        assert!(why.contains("`fathom check ocr-page`"), "{why}");
+        for filter in [
+            Filter { checks: vec!["ocr-page".into()], ..Filter::default() },
+            Filter { checks: vec!["ocr-page[calypso/deepseek-ocr]".into()], ..Filter::default() },
+            Filter { playbooks: vec!["model-server".into()], ..Filter::default() },
+        ] {
+            assert_eq!(skipped(&filter, Transport::Local), None, "{filter:?}");
+        }
+        assert_eq!(
+            skipped(&Filter { layers: vec![4], ..Filter::default() }, Transport::Local),
+            skipped(&Filter::default(), Transport::Local)
+        );
+        assert_eq!(skipped(&Filter::default(), Transport::Twin), None);
+    }
+}

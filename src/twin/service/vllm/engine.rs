@@ -266,8 +266,10 @@ impl Engine {
         if let (Trouble::SlowPreprocessing(ms), true) = (self.trouble(), work.images > 0) {
             const STEP: Duration = Duration::from_millis(100);
             for _ in 0..ms / 100 {
+                let began = Instant::now();
                 tokio::time::sleep(STEP).await;
-                self.state().cpu += STEP;
+                // However late this machine wakes it up, it is busy all that time.
+                self.state().cpu += began.elapsed();
             }
         }
     }
