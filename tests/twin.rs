@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Twins at work at once: they mostly wait for timeouts.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 12;
 
 #[derive(Clone)]
 enum Case {

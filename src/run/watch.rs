@@ -72,6 +72,7 @@ const PERMANENT: u16 = 0x80;
 
 /// Announces the changes of these vantages' networks until the receiver is dropped. It has subscribed when it returns: no
 /// later change is missed. The error names the vantage that cannot be watched.
+#[expect(deprecated, reason = "AsyncFd's replacement is unsafe; the descriptor is owned for as long as it lives")]
 pub fn changes(vantages: &[Arc<Vantage>]) -> Result<mpsc::Receiver<Change>, String> {
     let (announce, changes) = mpsc::channel(MOST);
     for vantage in vantages {

@@ -36,6 +36,7 @@ pub(crate) struct Prober {
 
 impl Prober {
     /// Opens the socket; the error names the privilege that is missing.
+    #[expect(deprecated, reason = "its replacement is unsafe; this type owns its descriptor for as long as it lives")]
     pub(crate) fn open(net: &Net) -> Result<Self, String> {
         let opened = net.with(|| Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::ICMPV4))).and_then(|socket| {
             let socket = socket?;
@@ -49,11 +50,6 @@ impl Prober {
             _ => format!("cannot open an ICMP socket: {}", errno_word(&e)),
         })?;
         Ok(Self { socket, next: 0 })
-    }
-
-    /// Sets the TTL of what is sent from now on.
-    pub(crate) fn set_ttl(&self, ttl: u8) -> io::Result<()> {
-        errqueue::ip_option(self.socket.get_ref().as_fd(), libc::IP_TTL, i32::from(ttl))
     }
 
     /// Sends echo requests of these total IPv4 lengths at once, and waits for what comes of each.
