@@ -4,8 +4,14 @@
 //! them together. The client that reads the streams has a thread of its own, so that its share of the machine can be
 //! told from that of everything else: a starved client would report wrong numbers without noticing.
 
+pub mod client;
+pub mod drive;
+mod host;
 pub mod judge;
+mod page;
 pub mod plan;
+pub mod prompt;
 pub mod random;
 pub mod sample;
 pub mod stats;
+mod wire;

@@ -12,31 +12,31 @@ use tokio::time::Instant;
 
 /// How to look a name up.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct How {
+pub(crate) struct How {
     /// By which protocol.
-    pub(super) transport: Transport,
+    pub(crate) transport: Transport,
     /// Go on after a candidate has answered.
-    pub(super) all: bool,
+    pub(crate) all: bool,
 }
 
 /// One candidate name and what came of it.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     /// The absolute name, with its trailing dot.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The answer.
-    pub(super) reply: Reply,
+    pub(crate) reply: Reply,
 }
 
 /// What came of a lookup.
 #[derive(Clone, Debug)]
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     /// The server asked.
-    pub(super) server: SocketAddrV4,
+    pub(crate) server: SocketAddrV4,
     /// Every candidate that was asked for, in order; at least one.
-    pub(super) candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Candidate>,
     /// Until the first candidate answered, or the last one failed.
-    pub(super) after: Duration,
+    pub(crate) after: Duration,
 }
 
 /// Looks a name up. The error is for a name that no query can be made of.
@@ -44,7 +44,7 @@ pub(super) struct Lookup {
 /// NXDOMAIN, NODATA and answers of a failing server lead to the next candidate, as in glibc's `res_nsearch`. So does a
 /// timeout if a full wait for the next one still fits before the deadline. An ICMP error ends the walk: the server is
 /// not there for any name.
-pub(super) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, deadline: Instant) -> Result<Lookup, String> {
+pub(crate) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, deadline: Instant) -> Result<Lookup, String> {
     let began = Instant::now();
     let mut found = Lookup { server: conf.server, candidates: Vec::new(), after: Duration::ZERO };
     for candidate in conf.candidates(name)? {
@@ -83,28 +83,28 @@ fn hardness(rcode: &str) -> u8 {
 
 impl Lookup {
     /// The first candidate with an address.
-    pub(super) fn answer(&self) -> Option<&Candidate> {
+    pub(crate) fn answer(&self) -> Option<&Candidate> {
         self.candidates.iter().find(|c| hardness(&c.reply.rcode) == 0)
     }
 
     /// The first address.
-    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
         self.answer()?.reply.addresses.first().copied()
     }
 
     /// NOERROR if a candidate answered, else the hardest failure.
-    pub(super) fn rcode(&self) -> &str {
+    pub(crate) fn rcode(&self) -> &str {
         let worst = self.candidates.iter().map(|c| c.reply.rcode.as_str()).max_by_key(|rcode| hardness(rcode));
         if self.answer().is_some() { "NOERROR" } else { worst.unwrap_or_default() }
     }
 
     /// Queries sent.
-    pub(super) fn queries(&self) -> u32 {
+    pub(crate) fn queries(&self) -> u32 {
         self.candidates.iter().map(|c| c.reply.sent).sum()
     }
 
     /// One line of evidence for each candidate.
-    pub(super) fn note(&self, seen: &mut Observation) {
+    pub(crate) fn note(&self, seen: &mut Observation) {
         for c in &self.candidates {
             let addresses = c.reply.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
             seen.note("dns", format!("{} A -> {}{addresses} ({} ms)", c.name, c.reply.rcode, ms(c.reply.after)));
@@ -114,13 +114,13 @@ impl Lookup {
 
 impl Candidate {
     /// For the fact `candidates`; the name without its trailing dot.
-    pub(super) fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let answers: Vec<String> = self.reply.addresses.iter().map(ToString::to_string).collect();
         json!({"name": self.plain(), "rcode": self.reply.rcode, "answers": answers, "ms": ms(self.reply.after)})
     }
 
     /// The name without its trailing dot.
-    pub(super) fn plain(&self) -> &str {
+    pub(crate) fn plain(&self) -> &str {
         self.name.strip_suffix('.').unwrap_or(&self.name)
     }
 }

@@ -5,10 +5,10 @@
 
 pub mod net;
 
-mod basic_auth;
+pub(crate) mod basic_auth;
 mod canary;
 mod capture;
-mod completion;
+pub(crate) mod completion;
 mod der;
 mod dns;
 mod egress;
@@ -21,26 +21,26 @@ mod icmp;
 mod kube;
 mod kube_client;
 mod link;
-mod lookup;
+pub(crate) mod lookup;
 mod netlink;
 mod ocr;
-mod ocr_page;
+pub(crate) mod ocr_page;
 mod pg_idle;
 mod pg_wire;
 mod postgres;
-mod prometheus;
-mod query;
-mod resolv;
+pub(crate) mod prometheus;
+pub(crate) mod query;
+pub(crate) mod resolv;
 mod route;
 mod service;
-mod sse;
+pub(crate) mod sse;
 mod stun;
 mod sysctl;
 mod tailscale;
 mod tcp;
 #[cfg(test)]
 mod testing;
-mod tls;
+pub(crate) mod tls;
 mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
