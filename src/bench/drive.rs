@@ -89,7 +89,10 @@ pub async fn drive(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(target, plan, first, progress, stop))
     };
-    std::thread::Builder::new().name("bench-client".to_owned()).spawn(move || sender.send(work()))?;
+    std::thread::Builder::new().name("bench-client".to_owned()).spawn(move || {
+        // A receiver that is gone has no use for the outcome.
+        let _ = sender.send(work());
+    })?;
     receiver.await.unwrap_or_else(|_| Err(io::Error::other("the client's thread ended")))
 }
 

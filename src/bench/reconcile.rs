@@ -122,7 +122,7 @@ fn compare(r: &mut Reconciliation, samples: &[Sample], ttft: Option<(f64, f64)>)
         r.impossible |= r.foreign_requests == Some(0);
         r.notes.push(format!("first tokens came after {client:.1} ms here and after {server:.1} ms on the server"));
     }
-    r.agrees = (r.requests.server.is_some() && tokens.is_some()).then(|| r.notes.is_empty());
+    r.agrees = (r.requests.server.is_some() && tokens.is_some()).then_some(r.notes.is_empty());
 }
 
 fn mostly(queue: Option<f64>, prefill: Option<f64>, network: Option<f64>) -> Option<String> {

@@ -14,29 +14,29 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct How {
     /// By which protocol.
-    pub(crate) transport: Transport,
+    pub(super) transport: Transport,
     /// Go on after a candidate has answered.
-    pub(crate) all: bool,
+    pub(super) all: bool,
 }
 
 /// One candidate name and what came of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
+pub(super) struct Candidate {
     /// The absolute name, with its trailing dot.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// The answer.
-    pub(crate) reply: Reply,
+    pub(super) reply: Reply,
 }
 
 /// What came of a lookup.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookup {
     /// The server asked.
-    pub(crate) server: SocketAddrV4,
+    pub(super) server: SocketAddrV4,
     /// Every candidate that was asked for, in order; at least one.
-    pub(crate) candidates: Vec<Candidate>,
+    pub(super) candidates: Vec<Candidate>,
     /// Until the first candidate answered, or the last one failed.
-    pub(crate) after: Duration,
+    pub(super) after: Duration,
 }
 
 /// Looks a name up. The error is for a name that no query can be made of.
@@ -83,7 +83,7 @@ fn hardness(rcode: &str) -> u8 {
 
 impl Lookup {
     /// The first candidate with an address.
-    pub(crate) fn answer(&self) -> Option<&Candidate> {
+    pub(super) fn answer(&self) -> Option<&Candidate> {
         self.candidates.iter().find(|c| hardness(&c.reply.rcode) == 0)
     }
 
@@ -99,12 +99,12 @@ impl Lookup {
     }
 
     /// Queries sent.
-    pub(crate) fn queries(&self) -> u32 {
+    pub(super) fn queries(&self) -> u32 {
         self.candidates.iter().map(|c| c.reply.sent).sum()
     }
 
     /// One line of evidence for each candidate.
-    pub(crate) fn note(&self, seen: &mut Observation) {
+    pub(super) fn note(&self, seen: &mut Observation) {
         for c in &self.candidates {
             let addresses = c.reply.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
             seen.note("dns", format!("{} A -> {}{addresses} ({} ms)", c.name, c.reply.rcode, ms(c.reply.after)));
@@ -114,13 +114,13 @@ impl Lookup {
 
 impl Candidate {
     /// For the fact `candidates`; the name without its trailing dot.
-    pub(crate) fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let answers: Vec<String> = self.reply.addresses.iter().map(ToString::to_string).collect();
         json!({"name": self.plain(), "rcode": self.reply.rcode, "answers": answers, "ms": ms(self.reply.after)})
     }
 
     /// The name without its trailing dot.
-    pub(crate) fn plain(&self) -> &str {
+    pub(super) fn plain(&self) -> &str {
         self.name.strip_suffix('.').unwrap_or(&self.name)
     }
 }

@@ -29,7 +29,7 @@ mod pg_idle;
 mod pg_wire;
 mod postgres;
 pub(crate) mod prometheus;
-pub(crate) mod query;
+mod query;
 pub(crate) mod resolv;
 mod route;
 mod service;

@@ -16,11 +16,11 @@ const MOST_LINES: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ResolvConf {
     /// The nameserver that is asked first.
-    pub(crate) server: SocketAddrV4,
+    pub(super) server: SocketAddrV4,
     /// Search domains, in order.
-    pub(crate) search: Vec<String>,
+    pub(super) search: Vec<String>,
     /// A name with at least this many dots is tried as it is first.
-    pub(crate) ndots: usize,
+    pub(super) ndots: usize,
 }
 
 impl ResolvConf {
@@ -30,13 +30,13 @@ impl ResolvConf {
     }
 
     /// One that asks a given server and knows no search domains.
-    pub(crate) fn only(server: SocketAddrV4) -> Self {
+    pub(super) fn only(server: SocketAddrV4) -> Self {
         Self { server, search: Vec::new(), ndots: 1 }
     }
 
     /// Reads the format of resolv.conf(5). Without a `nameserver` line the local machine is asked; the default search
     /// domain, which glibc takes from the host name, is left out: cluster nodes and pods always state theirs.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut conf = Self::only(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53));
         let (mut first, mut others) = (None, 0);
         for line in text.lines().take(MOST_LINES) {
@@ -69,7 +69,7 @@ impl ResolvConf {
     /// The absolute names that stand for `name`, in the order in which a stub resolver asks for them: with a trailing dot
     /// only itself; else the name as it is (first if it has `ndots` dots, last if not) and under each search domain.
     /// A search domain that makes no valid name is passed over, as resolvers do.
-    pub(crate) fn candidates(&self, name: &str) -> Result<Vec<Name>, String> {
+    pub(super) fn candidates(&self, name: &str) -> Result<Vec<Name>, String> {
         let itself = absolute(name)?;
         if name.ends_with('.') {
             return Ok(vec![itself]);
@@ -97,7 +97,7 @@ fn absolute(name: &str) -> Result<Name, String> {
 /// A nameserver as arguments give it: `ADDRESS`, or `ADDRESS:PORT` where it is not 53.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Nameserver(pub(super) SocketAddrV4);
+pub(super) struct Nameserver(pub(super) SocketAddrV4);
 
 impl TryFrom<String> for Nameserver {
     type Error = String;
