@@ -1,5 +1,6 @@
 //! The command line: clap types here, one file per command.
 
+mod bench;
 mod check;
 mod diagnose;
 mod explain;
@@ -108,6 +109,11 @@ enum Command {
     },
     /// Print the ClusterRole that the checks need.
     Rbac,
+    /// Measure latency and throughput of a server. This loads it: what will be sent is said first.
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// The digital twin: its faults, a shell inside.
     Twin {
         #[command(subcommand)]
@@ -172,6 +178,97 @@ enum Format {
 }
 
 #[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// A vLLM server. Exit codes: 0 good, 1 requests failed or SLO or baseline missed, 3 invalid or inconclusive.
+    Vllm(Box<BenchArgs>),
+    /// Print the JSON Schema of the bench report.
+    Schema,
+}
+
+/// What to measure and how to print it.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A model server of the inventory; without one, its first.
+    name: Option<String>,
+    /// Another server. A key for it goes into VLLM_API_KEY.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Its model; needed with --url.
+    #[arg(long)]
+    model: Option<String>,
+    /// Closed loop: requests at a time. With --ladder the most.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    concurrency: u32,
+    /// Requests to measure.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    requests: u32,
+    /// Requests before that, to warm up.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    warmup: u32,
+    /// Open loop: requests per second, by a schedule made beforehand.
+    #[arg(long, value_name = "R", conflicts_with = "concurrency")]
+    rate: Option<f64>,
+    /// How the arrivals of an open loop are spread.
+    #[arg(long, value_enum, default_value_t)]
+    arrivals: crate::bench::plan::Arrivals,
+    /// Closed loops of 1, 2, 4, .. requests at a time, until more bring nothing.
+    #[arg(long)]
+    ladder: bool,
+    /// What is asked for.
+    #[arg(long, value_enum, default_value_t)]
+    input: crate::bench::plan::Input,
+    /// Words of a text prompt.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    prompt_words: u32,
+    /// Tokens of each answer (a page: at most).
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072))]
+    output_tokens: u32,
+    /// Seed of schedule and prompts.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// What makes a request good, such as ttft=500ms,tpot=30ms,e2e=10s.
+    #[arg(long, value_name = "LIMITS")]
+    slo: Option<String>,
+    /// Share of requests that must be good.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share)]
+    goodput: f64,
+    /// Compare with a run that --save wrote.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// How much slower than the baseline a median may be, as a share.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
+    margin: f64,
+    /// Keep the result as a baseline for later.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Write every request as a line of CSV.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Print one JSON document, `fathom.bench/1`.
+    #[arg(long)]
+    json: bool,
+    /// Seconds that one request may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    request_timeout: f64,
+    /// Ceiling on requests.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    max_requests: u32,
+    /// Ceiling on tokens, in and out, of all requests.
+    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    max_tokens: u64,
+    /// Ceiling on time, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
+    max_seconds: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.0..=1.0).contains(&s) => Ok(s),
+        _ => Err("must be a share between 0 and 1".to_owned()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum TwinCommand {
     /// List the faults that the twin can have, and the cause that each must be diagnosed as.
     Faults {
@@ -213,6 +310,7 @@ pub fn main() -> ExitCode {
         Some(Command::Schema) => schema::run(),
         Some(Command::Services { json }) => services::run(&cli.common, json),
         Some(Command::Rbac) => rbac::run(&cli.common),
+        Some(Command::Bench { command }) => bench::run(&cli.common, &command),
         Some(Command::Twin { command }) => twin::run(&cli.common, command),
     };
     match outcome {

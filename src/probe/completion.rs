@@ -24,27 +24,27 @@ struct Token {
 
 /// The stream so far.
 #[derive(Debug, Default)]
-pub(super) struct Completion {
+pub(crate) struct Completion {
     tokens: Vec<Token>,
     /// Tokens in the first token event, where running usage told.
     in_first: Option<u64>,
     /// `usage.completion_tokens`, the last one seen.
     usage: Option<u64>,
     /// `usage.prompt_tokens`.
-    pub(super) prompt_tokens: Option<u64>,
+    pub(crate) prompt_tokens: Option<u64>,
     /// The text so far, as the server sent it.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Why the server says it ended.
-    pub(super) finish_reason: Option<String>,
+    pub(crate) finish_reason: Option<String>,
     /// `[DONE]` came.
-    pub(super) done: bool,
+    pub(crate) done: bool,
     /// An error event, or an event that cannot be read.
-    pub(super) error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl Completion {
     /// Takes the data of one event, read at `at` by the socket's read number `read`.
-    pub(super) fn event(&mut self, data: &str, at: Instant, read: u64) {
+    pub(crate) fn event(&mut self, data: &str, at: Instant, read: u64) {
         if data.trim() == "[DONE]" {
             self.done = true;
             return;
@@ -86,22 +86,38 @@ impl Completion {
     }
 
     /// When the first token event came.
-    pub(super) fn first_token(&self) -> Option<Instant> {
+    pub(crate) fn first_token(&self) -> Option<Instant> {
         self.tokens.first().map(|t| t.at)
     }
 
+    /// When the last token event came.
+    pub(crate) fn last_token(&self) -> Option<Instant> {
+        self.tokens.last().map(|t| t.at)
+    }
+
+    /// When each token event came.
+    pub(crate) fn token_times(&self) -> impl Iterator<Item = Instant> {
+        self.tokens.iter().map(|t| t.at)
+    }
+
+    /// Token events, and the reads that brought them.
+    pub(crate) fn events_and_reads(&self) -> (u64, u64) {
+        let reads = self.tokens.iter().zip(self.tokens.iter().skip(1)).filter(|(a, b)| a.read != b.read).count();
+        (self.tokens.len() as u64, (reads + usize::from(!self.tokens.is_empty())) as u64)
+    }
+
     /// Completion tokens, by the server's usage.
-    pub(super) fn usage(&self) -> Option<u64> {
+    pub(crate) fn usage(&self) -> Option<u64> {
         self.usage
     }
 
     /// Finish reason and usage and `[DONE]`, and no error event.
-    pub(super) fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         self.finish_reason.is_some() && self.usage.is_some() && self.done && self.error.is_none()
     }
 
     /// (tokens - those in the first event) / (last - first token event), of a complete stream only.
-    pub(super) fn tokens_per_s(&self) -> Result<f64, String> {
+    pub(crate) fn tokens_per_s(&self) -> Result<f64, String> {
         if !self.complete() {
             return Err("the stream is not complete".to_owned());
         }
@@ -115,7 +131,7 @@ impl Completion {
 
     /// Median time between token events, which is an inter-token latency only with one token in each event, and only if
     /// this program was awake to read them one by one.
-    pub(super) fn itl_median(&self) -> Result<Duration, String> {
+    pub(crate) fn itl_median(&self) -> Result<Duration, String> {
         let all = self.usage.ok_or("the server sent no usage")?;
         if u64::try_from(self.tokens.len()) != Ok(all) {
             return Err(format!("{all} tokens came in {} events", self.tokens.len()));
@@ -131,7 +147,7 @@ impl Completion {
     }
 
     /// Token events for each read of the socket that brought any; 1 is healthy.
-    pub(super) fn events_per_read(&self) -> Option<f64> {
+    pub(crate) fn events_per_read(&self) -> Option<f64> {
         let mut reads: Vec<u64> = self.tokens.iter().map(|t| t.read).collect();
         reads.dedup();
         (!reads.is_empty()).then(|| self.tokens.len() as f64 / reads.len() as f64)
@@ -148,7 +164,7 @@ fn has_text(choice: &Value) -> bool {
 }
 
 /// The message of an error object: `{"error": {"message": ".."}}` or `{"error": ".."}`.
-pub(super) fn error_message(body: &Value) -> Option<String> {
+pub(crate) fn error_message(body: &Value) -> Option<String> {
     let error = body.get("error").filter(|e| !e.is_null())?;
     let message = error.get("message").unwrap_or(error);
     Some(message.as_str().map_or_else(|| message.to_string(), str::to_owned))

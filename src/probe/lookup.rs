@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// How to look a name up.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct How {
+pub(crate) struct How {
     /// By which protocol.
     pub(super) transport: Transport,
     /// Go on after a candidate has answered.
@@ -30,7 +30,7 @@ pub(super) struct Candidate {
 
 /// What came of a lookup.
 #[derive(Clone, Debug)]
-pub(super) struct Lookup {
+pub(crate) struct Lookup {
     /// The server asked.
     pub(super) server: SocketAddrV4,
     /// Every candidate that was asked for, in order; at least one.
@@ -44,7 +44,7 @@ pub(super) struct Lookup {
 /// NXDOMAIN, NODATA and answers of a failing server lead to the next candidate, as in glibc's `res_nsearch`. So does a
 /// timeout if a full wait for the next one still fits before the deadline. An ICMP error ends the walk: the server is
 /// not there for any name.
-pub(super) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, deadline: Instant) -> Result<Lookup, String> {
+pub(crate) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, deadline: Instant) -> Result<Lookup, String> {
     let began = Instant::now();
     let mut found = Lookup { server: conf.server, candidates: Vec::new(), after: Duration::ZERO };
     for candidate in conf.candidates(name)? {
@@ -88,12 +88,12 @@ impl Lookup {
     }
 
     /// The first address.
-    pub(super) fn address(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
         self.answer()?.reply.addresses.first().copied()
     }
 
     /// NOERROR if a candidate answered, else the hardest failure.
-    pub(super) fn rcode(&self) -> &str {
+    pub(crate) fn rcode(&self) -> &str {
         let worst = self.candidates.iter().map(|c| c.reply.rcode.as_str()).max_by_key(|rcode| hardness(rcode));
         if self.answer().is_some() { "NOERROR" } else { worst.unwrap_or_default() }
     }

@@ -45,7 +45,7 @@ pub(super) fn image_tokens(width: u32, height: u32) -> u64 {
 }
 
 /// Whether a text ends in one piece said over and over: at least four times, and at least 40 characters of it.
-pub(super) fn repeats(text: &str) -> bool {
+pub(crate) fn repeats(text: &str) -> bool {
     const LONGEST_PIECE: usize = 200;
     let tail: Vec<char> = text.chars().rev().take(4 * LONGEST_PIECE).collect();
     (1..=LONGEST_PIECE).any(|piece| {

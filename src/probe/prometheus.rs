@@ -1,7 +1,7 @@
 //! Samples of the Prometheus text format, version 0.0.4.
 
 /// Name and value of every sample; lines that are none, and values that are not finite, are left out.
-pub(super) fn samples(text: &str) -> impl Iterator<Item = (&str, f64)> {
+pub(crate) fn samples(text: &str) -> impl Iterator<Item = (&str, f64)> {
     text.lines().filter_map(sample)
 }
 

@@ -14,7 +14,7 @@ const MOST_LINES: usize = 1000;
 
 /// What a stub resolver goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ResolvConf {
+pub(crate) struct ResolvConf {
     /// The nameserver that is asked first.
     pub(super) server: SocketAddrV4,
     /// Search domains, in order.
@@ -25,7 +25,7 @@ pub(super) struct ResolvConf {
 
 impl ResolvConf {
     /// That of a vantage; the error says why it could not be had.
-    pub(super) fn of(vantage: &Vantage) -> Result<Self, String> {
+    pub(crate) fn of(vantage: &Vantage) -> Result<Self, String> {
         Self::parse(&vantage.files.resolv_conf.read()?)
     }
 

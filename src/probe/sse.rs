@@ -5,11 +5,11 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// A line or an event is longer than 1 MiB.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 /// The state between two pieces of a stream.
 #[derive(Default)]
-pub(super) struct Sse {
+pub(crate) struct Sse {
     line: Vec<u8>,
     data: Vec<u8>,
     /// Whether the event has any data line; it may be an empty one.
@@ -22,7 +22,7 @@ pub(super) struct Sse {
 
 impl Sse {
     /// Takes the next bytes, cut anywhere; returns the data of each event that they complete.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
         let mut events = Vec::new();
         for &byte in bytes {
             let belongs_to_cr = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';

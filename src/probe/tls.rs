@@ -23,7 +23,7 @@ const BUNDLES: &[&str] = &[
 const MOST_BUNDLE_BYTES: u64 = 8 << 20;
 
 /// The roots that a vantage trusts: its own, else the system's.
-pub(super) async fn roots(vantage: &Vantage) -> Result<Arc<RootCertStore>, String> {
+pub(crate) async fn roots(vantage: &Vantage) -> Result<Arc<RootCertStore>, String> {
     let store = match &vantage.files.trust {
         Some(trusted) => {
             let mut store = RootCertStore::empty();
@@ -68,7 +68,7 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 
 /// A client that accepts every certificate and records what a strict one would have said. For probes that want to hear
 /// the server's own words also behind a bad certificate; it must never be trusted with a secret.
-pub(super) fn recording(roots: Option<Arc<RootCertStore>>) -> Result<(ClientConfig, Arc<Recorder>), String> {
+pub(crate) fn recording(roots: Option<Arc<RootCertStore>>) -> Result<(ClientConfig, Arc<Recorder>), String> {
     let strict = roots.and_then(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider()).build().ok());
     let recorder = Arc::new(Recorder { strict, seen: OnceLock::new() });
     let config = builder()?.dangerous().with_custom_certificate_verifier(recorder.clone()).with_no_client_auth();
@@ -77,23 +77,23 @@ pub(super) fn recording(roots: Option<Arc<RootCertStore>>) -> Result<(ClientConf
 
 /// What a server showed, and what a strict client would have said of it.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// The server's certificate.
-    pub(super) certificate: CertificateDer<'static>,
+    pub(crate) certificate: CertificateDer<'static>,
     /// Why a strict client would have refused it; `None` if there are no roots to judge by.
-    pub(super) verdict: Option<Result<(), String>>,
+    pub(crate) verdict: Option<Result<(), String>>,
 }
 
 /// The verifier of [`recording`].
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     strict: Option<Arc<WebPkiServerVerifier>>,
     seen: OnceLock<Seen>,
 }
 
 impl Recorder {
     /// What the server showed, once the handshake got that far.
-    pub(super) fn seen(&self) -> Option<&Seen> {
+    pub(crate) fn seen(&self) -> Option<&Seen> {
         self.seen.get()
     }
 }
@@ -139,7 +139,7 @@ impl ServerCertVerifier for Recorder {
 }
 
 /// The word for an error on a TLS stream: `tls: unknown issuer`, `tls: wrong name`, ...; or [`io_word`].
-pub(super) fn word(error: &io::Error) -> String {
+pub(crate) fn word(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(tls) => format!("tls: {}", explain(tls)),
         None => io_word(error),
