@@ -173,7 +173,7 @@ fn metrics(seen: &mut Observation, pods: &[Pod]) {
     let texts: Vec<&String> = pods.iter().filter_map(|p| p.metrics.as_ref().ok()).collect();
     if texts.is_empty() {
         let why = pods.iter().find_map(|p| p.metrics.as_ref().err()).map_or("no CoreDNS pod is known", String::as_str);
-        PATHS.iter().for_each(|path| _ = seen.facts.unknown(path, &format!("no metrics: {why}")));
+        PATHS.iter().for_each(|path| _ = seen.facts.unknown(path, format!("no metrics: {why}")));
         return;
     }
     let totals = texts.iter().fold(Totals::default(), |totals, text| totals.add(text));
@@ -202,10 +202,9 @@ impl Totals {
         for line in text.lines() {
             let (head, labels) = line.split_once('{').unwrap_or_else(|| (line.split_whitespace().next().unwrap_or_default(), ""));
             let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite()).unwrap_or_default() as u64;
-            if head.starts_with("coredns_proxy_") || head.starts_with("coredns_forward_") {
-                if let Some(to) = label(labels, "to").filter(|_| self.upstreams.len() < MOST_UPSTREAMS) {
-                    self.upstreams.insert(clean(to, 64));
-                }
+            let forwards = head.starts_with("coredns_proxy_") || head.starts_with("coredns_forward_");
+            if let Some(to) = label(labels, "to").filter(|_| forwards && self.upstreams.len() < MOST_UPSTREAMS) {
+                self.upstreams.insert(clean(to, 64));
             }
             match head {
                 "coredns_proxy_healthcheck_failures_total" => self.failures += value,
