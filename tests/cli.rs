@@ -1,5 +1,7 @@
 //! The program as its users run it: output, errors and exit code together.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod harness;
 
 use harness::{Fathom, report, validate};

@@ -293,7 +293,10 @@ mod tests {
         assert_eq!(calypso["flannel_public_ip"], json!("100.64.0.2"));
         assert_eq!(calypso["flannel_mac"].as_str().unwrap().len(), 17);
         assert_eq!(facts["not_ready"], json!(["srv712695"]));
-        assert!(facts.as_object().unwrap().values().all(|v| v.get("unknown").is_none()));
+        assert!(facts["server_cert_days"].as_f64().unwrap() > 0.0);
+        assert_eq!(facts["client_cert_days"], json!({"unknown": "the kubeconfig has no client certificate"}));
+        let unknown = facts.as_object().unwrap().values().filter(|v| v.get("unknown").is_some());
+        assert_eq!(unknown.count(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]
