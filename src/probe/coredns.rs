@@ -202,14 +202,8 @@ impl Totals {
         for line in text.lines() {
             let (head, labels) = line.split_once('{').unwrap_or_else(|| (line.split_whitespace().next().unwrap_or_default(), ""));
             let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite()).unwrap_or_default() as u64;
-<<<<<<< HEAD
-            if (head.starts_with("coredns_proxy_") || head.starts_with("coredns_forward_"))
-                && let Some(to) = label(labels, "to").filter(|_| self.upstreams.len() < MOST_UPSTREAMS)
-            {
-=======
             let forwards = head.starts_with("coredns_proxy_") || head.starts_with("coredns_forward_");
             if let Some(to) = label(labels, "to").filter(|_| forwards && self.upstreams.len() < MOST_UPSTREAMS) {
->>>>>>> dns
                 self.upstreams.insert(clean(to, 64));
             }
             match head {
