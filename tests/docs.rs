@@ -1,5 +1,7 @@
 //! The README's tables are made from the program: `UPDATE_README=1 cargo test --test docs` writes them.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use fathom::probe::KINDS;
 use fathom::report::layer_name;
 use fathom::twin::fault::FAULTS;
