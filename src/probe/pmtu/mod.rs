@@ -227,6 +227,8 @@ mod tests {
             return;
         }
         let nodes = two_nodes().await;
+        nodes.tethys.sysctl("net/ipv4/ping_group_range", "0 0");
+        nodes.calypso.sysctl("net/ipv4/ping_group_range", "0 0");
         let facts = testnet::observe("pmtu", "address = '10.42.2.0'", &nodes.tethys, Some(&nodes.calypso)).await.facts.to_json();
         assert_eq!((&facts["device"], &facts["device_mtu"], &facts["largest"]), (&json!("flannel.1"), &json!(1230), &json!(1230)));
         assert_eq!((&facts["limit"], &facts["fragments_made"]), (&json!("device"), &json!(0)));
@@ -239,6 +241,8 @@ mod tests {
             return;
         }
         let nodes = two_nodes().await;
+        nodes.tethys.sysctl("net/ipv4/ping_group_range", "0 0");
+        nodes.calypso.sysctl("net/ipv4/ping_group_range", "0 0");
         nodes.calypso.down("flannel.1").await;
         let facts = testnet::observe("pmtu", "address = '10.42.2.0'", &nodes.tethys, None).await.facts.to_json();
         assert_eq!(facts["reachable"], json!(false));
