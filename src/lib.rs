@@ -19,8 +19,8 @@
 //! run reproduces any of them on another machine.
 //!
 //! Asynchronous code begins at [`run::start`] and ends at the event receiver; [`def`], [`check`], [`diagnose`], [`report`] and
-//! [`tui::update`] are synchronous and read no clock. [`twin`] rebuilds the documented network in namespaces; nothing outside of it
-//! knows whether it is looking at the twin.
+//! [`tui::update`] are synchronous and read no clock. [`twin`] rebuilds the documented network in namespaces. Probes, verdicts and
+//! diagnosis do not know whether they look at it; only the plan does: checks that load their target run there without being asked for.
 //!
 //! `main` is synchronous: a user namespace can be entered only before the first thread exists.
 

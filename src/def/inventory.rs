@@ -89,6 +89,9 @@ pub struct Overlay {
     pub overhead_bytes: u32,
     /// The bridge of a node's own pods.
     pub bridge: String,
+    /// Where flannel writes the node's subnet down, if it does.
+    #[serde(default)]
+    pub subnet_env: Option<String>,
 }
 
 /// The Tailscale network.

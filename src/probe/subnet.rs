@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Where flannel writes its subnet.
-const FILE: &str = "/run/flannel/subnet.env";
 /// Longest wait for the Kubernetes API.
 const API_PATIENCE: Duration = Duration::from_secs(6);
 
@@ -21,7 +19,7 @@ pub(super) static KIND: Kind = Kind {
     root: "subnet",
     about: "The pod subnet that the API assigns to a node, and what flannel wrote into subnet.env",
     privilege: Some("a kubeconfig"),
-    args: &[("node", "Kubernetes node name")],
+    args: &[("node", "Kubernetes node name"), ("file", "path of subnet.env (absent: the file is not looked at)")],
     facts: &[
         fact("assigned", "bool", "the node object has a podCIDR"),
         fact("pod_cidr", "text", "it; empty if none"),
@@ -37,6 +35,8 @@ pub(super) static KIND: Kind = Kind {
 #[serde(deny_unknown_fields)]
 struct Subnet {
     node: String,
+    #[serde(default)]
+    file: Option<PathBuf>,
 }
 
 #[async_trait]
@@ -64,10 +64,11 @@ impl Probe for Subnet {
 
 impl Subnet {
     fn file(&self, seen: &mut Observation, cx: &Context) {
-        let source = match (&cx.vantage.files.subnet_env, cx.vantage.transport) {
-            (Some(source), _) => source.clone(),
-            (None, Transport::Local) => Source::File(PathBuf::from(FILE)),
-            (None, _) => return unknown(seen, "the files of this vantage are not at hand"),
+        let source = match (&self.file, &cx.vantage.files.subnet_env, cx.vantage.transport) {
+            (None, ..) => return unknown(seen, "the inventory names no subnet.env"),
+            (Some(_), Some(source), _) => source.clone(),
+            (Some(path), None, Transport::Local) => Source::File(path.clone()),
+            (Some(_), None, _) => return unknown(seen, "the files of this vantage are not at hand"),
         };
         match read(&source) {
             Ok(Some(text)) => {

@@ -1,5 +1,5 @@
-//! Echo requests of a chosen size that may not be fragmented, or of a chosen TTL, on an ICMP datagram socket (icmp(7)) with
-//! its error queue. Needs no privilege where `net.ipv4.ping_group_range` includes the own group.
+//! Echo requests of a chosen size that may not be fragmented, on an ICMP datagram socket (icmp(7)) with its error queue, or
+//! on a raw one where `net.ipv4.ping_group_range` forbids that (it does by default) and CAP_NET_RAW is there.
 
 use crate::probe::errqueue::{self, Refusal};
 use crate::probe::net::errno_word;
@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -31,6 +32,8 @@ pub(crate) enum Answer {
 /// An ICMP socket for one destination at a time.
 pub(crate) struct Prober {
     socket: AsyncFd<Socket>,
+    /// Identifier of our requests on a raw socket, which sees everybody's; a datagram socket's is the kernel's business.
+    raw: Option<u16>,
     next: u16,
 }
 
@@ -38,18 +41,26 @@ impl Prober {
     /// Opens the socket; the error names the privilege that is missing.
     #[expect(deprecated, reason = "its replacement is unsafe; this type owns its descriptor for as long as it lives")]
     pub(crate) fn open(net: &Net) -> Result<Self, String> {
-        let opened = net.with(|| Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::ICMPV4))).and_then(|socket| {
-            let socket = socket?;
+        /// Identifiers of this process: probes run side by side.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let create =
+            |kind: Type| net.with(|| Socket::new(Domain::IPV4, kind.nonblocking(), Some(Protocol::ICMPV4))).and_then(|socket| socket);
+        let (created, is_raw) = match create(Type::DGRAM) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => (create(Type::RAW), true),
+            other => (other, false),
+        };
+        let opened = created.and_then(|socket| {
             errqueue::enable(socket.as_fd())?;
             // PROBE sets DF and ignores what the kernel remembers of the path (ip(7)).
             errqueue::ip_option(socket.as_fd(), libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
             AsyncFd::new(socket)
         });
         let socket = opened.map_err(|e| match e.kind() {
-            io::ErrorKind::PermissionDenied => "needs net.ipv4.ping_group_range to include the own group".to_owned(),
+            io::ErrorKind::PermissionDenied => "needs net.ipv4.ping_group_range to include the own group, or CAP_NET_RAW".to_owned(),
             _ => format!("cannot open an ICMP socket: {}", errno_word(&e)),
         })?;
-        Ok(Self { socket, next: 0 })
+        let raw = is_raw.then(|| (u16::from(std::process::id().to_le_bytes()[0]) << 8) ^ NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { socket, raw, next: 0 })
     }
 
     /// Sends echo requests of these total IPv4 lengths at once, and waits for what comes of each.
@@ -84,6 +95,11 @@ impl Prober {
         let mut packet = vec![0_u8; length.max(HEADERS) - 20];
         packet[0] = 8;
         packet[6..8].copy_from_slice(&self.next.to_be_bytes());
+        if let Some(id) = self.raw {
+            packet[4..6].copy_from_slice(&id.to_be_bytes());
+            let sum = pnet::packet::util::checksum(&packet, 1);
+            packet[2..4].copy_from_slice(&sum.to_be_bytes());
+        }
         match self.socket.get_ref().send_to(&packet, &SocketAddrV4::new(to, 0).into()) {
             Ok(_) => Answer::Silence,
             // The device's own MTU: the kernel says so at once, and queues the number.
@@ -94,25 +110,38 @@ impl Prober {
         }
     }
 
-    /// One error or reply that has come, with the number of the request that it answers.
+    /// One error or reply that has come for us, with the number of the request that it answers.
     fn take(&self, to: Ipv4Addr, began: Instant) -> Option<(u16, Answer)> {
         let socket = self.socket.get_ref();
-        if let Some((refusal, packet)) = errqueue::take(socket.as_fd()) {
-            return Some((number(&packet)?, Answer::Refused(refusal, began.elapsed())));
+        while let Some((refusal, packet)) = errqueue::take(socket.as_fd()) {
+            if let Some(number) = self.number(&packet) {
+                return Some((number, Answer::Refused(refusal, began.elapsed())));
+            }
         }
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 128];
         loop {
             let (length, from) = socket.recv_from(&mut buffer).ok()?;
             // SAFETY: the kernel has written the first `length` bytes, at most as many as the buffer has.
-            let bytes: Vec<u8> = buffer[..length.min(64)].iter().map(|b| unsafe { b.assume_init() }).collect();
-            if bytes.first() == Some(&0) && from.as_socket_ipv4().is_some_and(|a| *a.ip() == to) {
-                return Some((number(&bytes)?, Answer::Reply(began.elapsed())));
+            let bytes: Vec<u8> = buffer[..length.min(128)].iter().map(|b| unsafe { b.assume_init() }).collect();
+            let icmp = if self.raw.is_some() { after_ip_header(&bytes) } else { &bytes };
+            if icmp.first() == Some(&0)
+                && from.as_socket_ipv4().is_some_and(|a| *a.ip() == to)
+                && let Some(number) = self.number(icmp)
+            {
+                return Some((number, Answer::Reply(began.elapsed())));
             }
         }
     }
+
+    /// Sequence number of an echo of ours (RFC 792).
+    fn number(&self, icmp: &[u8]) -> Option<u16> {
+        let word = |at: usize| Some(u16::from_be_bytes(icmp.get(at..at + 2)?.try_into().ok()?));
+        if self.raw.is_some() && word(4) != self.raw { None } else { word(6) }
+    }
 }
 
-/// Sequence number of an ICMP echo (RFC 792).
-fn number(icmp: &[u8]) -> Option<u16> {
-    Some(u16::from_be_bytes(icmp.get(6..8)?.try_into().ok()?))
+/// What follows the IPv4 header, which a raw socket hands over too (raw(7)).
+fn after_ip_header(packet: &[u8]) -> &[u8] {
+    let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    packet.get(length..).unwrap_or_default()
 }
