@@ -5,7 +5,7 @@ use crate::twin::nft::{Batch, Hook, Rule};
 use crate::twin::topology::CLOUDFLARED;
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-cloudflared-no-quic";
+const TABLE: &str = "acl-udp";
 
 pub(super) static FAULT: Fault = Fault {
     id: "cloudflared-no-quic",

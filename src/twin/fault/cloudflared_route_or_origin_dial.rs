@@ -5,7 +5,7 @@ use crate::twin::nft::{Batch, Hook, Rule};
 use crate::twin::topology::CLOUDFLARED;
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-cloudflared-route-or-origin-dial";
+const TABLE: &str = "acl";
 
 pub(super) static FAULT: Fault = Fault {
     id: "cloudflared-route-or-origin-dial",

@@ -4,7 +4,7 @@ use super::Fault;
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-coredns-upstream-dead";
+const TABLE: &str = "edge-filter";
 
 pub(super) static FAULT: Fault = Fault {
     id: "coredns-upstream-dead",

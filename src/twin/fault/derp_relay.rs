@@ -5,7 +5,7 @@ use crate::twin::nft::{Batch, Hook, Rule};
 use crate::twin::tailscaled::{PORT, Path};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-derp-relay";
+const TABLE: &str = "home-filter";
 
 pub(super) static FAULT: Fault = Fault {
     id: "derp-relay",

@@ -4,7 +4,7 @@ use super::{Action, Fault};
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-forward-policy-drop";
+const TABLE: &str = "filter";
 const UNDO: Action = |twin| Box::pin(async move { Ok(Batch::replace(TABLE).removed().commit(&twin.host("calypso")?.net)?) });
 
 fn dropping() -> Batch {

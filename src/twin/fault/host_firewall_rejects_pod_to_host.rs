@@ -4,7 +4,7 @@ use super::Fault;
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-host-firewall";
+const TABLE: &str = "host-filter";
 /// ICMP code "host administratively prohibited" (RFC 1122), firewalld's answer.
 const HOST_PROHIBITED: u8 = 10;
 

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
 /// The table that holds the fault; its chains come before kube-proxy's.
-const TABLE: &str = "fault-kube-proxy-stale-dnat";
+const TABLE: &str = "services-old";
 /// Where the pod has been.
 const GONE: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 99);
 

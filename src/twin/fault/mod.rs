@@ -1,6 +1,7 @@
 //! Faults of the twin: each one small file with apply, undo and the cause code that must be diagnosed.
 //!
-//! Only tests and people read this list; the diagnosis never does.
+//! Only tests and people read this list; the diagnosis never does. Nothing that a probe can see, such as the name of a table of
+//! the packet filter, may tell which fault it is.
 
 mod api_datastore_hung;
 mod api_server_down;

@@ -6,7 +6,7 @@ use crate::twin::nft::{Batch, Hook, Rule};
 use anyhow::Result;
 
 /// The table that holds the black hole.
-const TABLE: &str = "fault-mtu-blackhole";
+const TABLE: &str = "path-filter";
 /// What flannel had before it moved to tailscale0: Ethernet's 1500 less 50.
 const FORMER: u32 = 1450;
 /// Longest packet that the narrow hop takes.

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-tls-in-the-middle";
+const TABLE: &str = "gateway";
 
 pub(super) static CAPTIVE_PORTAL: Fault = Fault {
     id: "captive-portal-or-mitm",

@@ -4,7 +4,7 @@ use super::Fault;
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-ts-stateful-filtering";
+const TABLE: &str = "ts-filter";
 
 pub(super) static FAULT: Fault = Fault {
     id: "ts-stateful-filtering",

@@ -4,7 +4,7 @@ use super::{Action, Fault};
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-udp8472-blocked";
+const TABLE: &str = "input-filter";
 /// ICMP code "communication administratively prohibited" (RFC 1812).
 const PROHIBITED: u8 = 13;
 const UNDO: Action = |twin| Box::pin(async move { Ok(Batch::replace(TABLE).removed().commit(&twin.host("tethys")?.net)?) });

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use ipnet::Ipv4Net;
 
 /// The table that holds the dead egress.
-const TABLE: &str = "fault-vllm-image-fetch";
+const TABLE: &str = "lan-filter";
 /// A context that text fits into, and a page does not.
 const SHORT: u32 = 512;
 /// What preparing a page costs a busy API server.

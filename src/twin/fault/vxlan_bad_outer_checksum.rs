@@ -4,7 +4,7 @@ use super::Fault;
 use crate::twin::nft::{Batch, Hook, Rule};
 
 /// The table that holds the fault.
-const TABLE: &str = "fault-vxlan-checksum";
+const TABLE: &str = "offload";
 
 pub(super) static FAULT: Fault = Fault {
     id: "vxlan-bad-outer-checksum",
