@@ -117,7 +117,9 @@ async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
         Case::Healthy(from) => clean(&look(&twin, catalog, from).await?),
         Case::Fault(fault, from) => {
             apply(fault).await?;
-            names(&look(&twin, catalog, from).await?, &[fault.expects])
+            let report = look(&twin, catalog, from).await?;
+            no_whisper(&report, fault)?;
+            names(&report, &[fault.expects])
         }
         Case::Undecided(fault, from) => {
             apply(fault).await?;
@@ -149,6 +151,15 @@ async fn look(twin: &Twin, catalog: &Catalog, from: &str) -> Result<Report, Stri
 
 /// The documented K3s version is exposed to losing flannel.1: a warning that the healthy twin must give too.
 const DOCUMENTED_WARNING: &str = "k3s-version";
+
+/// Nothing that a probe saw holds the fault's name: the diagnosis must come from evidence.
+fn no_whisper(report: &Report, fault: &Fault) -> Result<(), String> {
+    let told = report.checks.iter().find(|c| {
+        let seen = format!("{} {}", c.facts, c.evidence.iter().map(|e| e.text.as_str()).collect::<String>());
+        seen.contains(fault.id) || seen.contains(fault.expects)
+    });
+    told.map_or(Ok(()), |c| Err(format!("{} shows the name of the fault {}", c.id, fault.id)))
+}
 
 /// Nothing fails, nothing is unknown or blocked, nothing is claimed, and something passes.
 fn clean(report: &Report) -> Result<(), String> {
