@@ -34,11 +34,12 @@ impl Device {
         Ok(device)
     }
 
-    /// Makes sure that the device is gone: a TUN is, once its descriptor is closed; a veth must be deleted.
+    /// Makes sure that the device is gone: a TUN is, once its descriptor is closed; a veth goes with the namespace of its other
+    /// end, which the kernel clears in its own time, and may go while it is being deleted.
     pub(super) async fn remove(wire: &Wire, name: &str) -> Result<()> {
-        match wire.index(name).await {
-            Ok(_) => wire.delete_link(name).await,
-            Err(_) => Ok(()),
+        match wire.delete_link(name).await {
+            Err(e) if !Wire::is_missing(&e) => Err(e),
+            _ => Ok(()),
         }
     }
 

@@ -90,6 +90,12 @@ impl Wire {
         Ok(link.header.index)
     }
 
+    /// Whether an operation failed because its device does not exist.
+    pub(super) fn is_missing(error: &anyhow::Error) -> bool {
+        let kernel = error.downcast_ref::<rtnetlink::Error>();
+        matches!(kernel, Some(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV)
+    }
+
     /// Hardware address by name.
     pub async fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let found = self.handle.link().get().match_name(device.to_owned()).execute().try_next().await?;
