@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Deserialize;
 use socket2::Type;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -41,7 +42,9 @@ pub(super) static KIND: Kind = Kind {
         fact("loss_percent", "percent", "share of requests without a reply"),
         fact("rtt_min_ms", "ms", "shortest round trip"),
         fact("rtt_median_ms", "ms", "median round trip"),
+        fact("rtt_p99_ms", "ms", "99th percentile of the round trips (the longest of fewer than 100)"),
         fact("rtt_max_ms", "ms", "longest round trip"),
+        fact("jitter_ms", "ms", "mean difference between one round trip and the next that was answered (as in RFC 3393, two ways)"),
         fact("method", "text", "`dgram`, `raw` or `tcp`: how it was measured"),
         fact("error", "text", "errno of the last failed send, such as ENETUNREACH; empty if none"),
     ],
@@ -92,7 +95,9 @@ impl Icmp {
         facts.set("method", echoes.method).set("error", echoes.error.as_str());
         facts.set_or_unknown("rtt_min_ms", echoes.at(0.0), "no reply");
         facts.set_or_unknown("rtt_median_ms", echoes.at(0.5), "no reply");
+        facts.set_or_unknown("rtt_p99_ms", echoes.at(0.99), "no reply");
         facts.set_or_unknown("rtt_max_ms", echoes.at(1.0), "no reply");
+        facts.set_or_unknown("jitter_ms", echoes.jitter_ms(), "fewer than two replies");
     }
 }
 
@@ -106,7 +111,10 @@ pub(super) struct Echoes {
     /// Errno of the last one that it did not take; empty if none.
     pub(super) error: String,
     method: &'static str,
+    /// Round trips, the shortest first.
     rtts: Vec<Duration>,
+    /// The same by the number of their request.
+    by_seq: BTreeMap<u16, Duration>,
     lines: Vec<String>,
 }
 
@@ -123,7 +131,14 @@ impl Echoes {
 
     fn at(&self, share: f64) -> Option<f64> {
         let last = self.rtts.len().checked_sub(1)?;
-        self.rtts.get((last as f64 * share) as usize).map(|rtt| ms(*rtt))
+        // Nearest rank: the middle of an even number is the shorter one, a high percentile is never understated.
+        let rank = if share > 0.5 { (last as f64 * share).ceil() } else { (last as f64 * share).floor() };
+        self.rtts.get(rank as usize).map(|rtt| ms(*rtt))
+    }
+
+    fn jitter_ms(&self) -> Option<f64> {
+        let steps: Vec<f64> = self.by_seq.values().zip(self.by_seq.values().skip(1)).map(|(a, b)| ms(a.abs_diff(*b))).collect();
+        (!steps.is_empty()).then(|| steps.iter().sum::<f64>() / steps.len() as f64)
     }
 
     fn count(&mut self, seq: u16, outcome: Outcome) {
@@ -139,6 +154,7 @@ impl Echoes {
             Outcome::Reply(rtt) => {
                 let place = self.rtts.partition_point(|r| *r <= rtt);
                 self.rtts.insert(place, rtt);
+                self.by_seq.insert(seq, rtt);
             }
             Outcome::NotSent(word) => self.error = word,
             Outcome::Silence | Outcome::Refused(_) => {}
@@ -249,6 +265,21 @@ mod tests {
     use super::*;
     use crate::probe::testnet::{self, two_nodes};
     use serde_json::json;
+
+    #[test]
+    fn figures_of_known_round_trips() {
+        let mut echoes = Echoes::default();
+        // Replies may overtake each other: the order of the requests counts.
+        for (seq, ms) in [(2, 14), (1, 10), (3, 11), (5, 11)] {
+            echoes.count(seq, Outcome::Reply(Duration::from_millis(ms)));
+        }
+        echoes.count(4, Outcome::Silence);
+        assert_eq!((echoes.tried, echoes.sent, echoes.received()), (5, 5, 4));
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| echoes.at(share)), [Some(10.0), Some(11.0), Some(14.0), Some(14.0)]);
+        let jitter = echoes.jitter_ms().unwrap();
+        assert!((jitter - (4.0 + 3.0 + 0.0) / 3.0).abs() < 1e-9, "{jitter}");
+        assert_eq!(Echoes::default().jitter_ms(), None);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn ns_replies_are_counted_and_timed_with_both_kinds_of_socket() {

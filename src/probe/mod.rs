@@ -23,6 +23,7 @@ mod http_get;
 mod icmp;
 mod kube;
 mod kube_client;
+mod kube_proxy;
 mod link;
 pub(crate) mod lookup;
 mod netlink;
@@ -91,6 +92,7 @@ pub static KINDS: &[&Kind] = &[
     &resolver::KIND,
     &kube::KIND,
     &service::KIND,
+    &kube_proxy::KIND,
     &egress::KIND,
     &postgres::KIND,
     &pg_idle::KIND,

@@ -1,7 +1,7 @@
 //! `service`: a Service, its EndpointSlices and its pods through the API, and connections to its ClusterIP and straight to a backend.
 
 mod all;
-mod backends;
+pub(super) mod backends;
 mod selector;
 
 pub use all::{PortState, every_service};

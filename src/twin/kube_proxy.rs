@@ -1,6 +1,6 @@
 //! What kube-proxy and flannel's masquerading would program on a node, in nftables.
 
-use super::cluster::Cluster;
+use super::cluster::ServiceRule;
 use super::nft::{Batch, Hook, Rule};
 use super::wire::Wire;
 use crate::def::Inventory;
@@ -8,8 +8,8 @@ use crate::def::inventory::Protocol;
 use anyhow::Result;
 use ipnet::Ipv4Net;
 
-/// Programs every service of the cluster, and the masquerading rules, in one transaction.
-pub(super) fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node: bool) -> Result<()> {
+/// Programs services, and the masquerading rules, in one transaction.
+pub(super) fn program(wire: &Wire, services: &[ServiceRule], inv: &Inventory, exit_node: bool) -> Result<()> {
     let mut batch = Batch::replace("kube-proxy")
         .fresh()
         .chain("services-pre", "nat", Hook::Prerouting, -100)
@@ -18,7 +18,7 @@ pub(super) fn program(wire: &Wire, cluster: &Cluster, inv: &Inventory, exit_node
         .chain("reject-forward", "filter", Hook::Forward, 0)
         .chain("reject-out", "filter", Hook::Output, 0)
         .chain("masquerade", "nat", Hook::Postrouting, 100);
-    for service in cluster.service_rules() {
+    for service in services {
         let to_service = || {
             let protocol = if service.protocol == Protocol::Udp { 17 } else { 6 };
             Rule::new().to(Ipv4Net::from(service.cluster_ip), true).protocol(protocol).port(service.port)

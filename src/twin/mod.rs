@@ -73,12 +73,18 @@ impl Twin {
 
     /// Brings kube-proxy's rules and tailscaled's account of itself into line with cluster and preferences.
     pub fn sync(&self) -> Result<()> {
+        let services = self.cluster.service_rules();
         for overlay in &self.overlays {
-            let exit_node = self.inventory.tailnet.exit_node.as_ref() == Some(&overlay.node.name);
-            kube_proxy::program(&overlay.wire, &self.cluster, &self.inventory, exit_node)?;
+            self.program_services(&overlay.node.name, &services)?;
             self.servers.sync_tailscale(overlay, &self.overlays, &self.inventory);
         }
         Ok(())
+    }
+
+    /// Writes a node's service rules anew.
+    pub(crate) fn program_services(&self, node: &str, services: &[cluster::ServiceRule]) -> Result<()> {
+        let exit_node = self.inventory.tailnet.exit_node.as_deref() == Some(node);
+        kube_proxy::program(&self.overlay(node)?.wire, services, &self.inventory, exit_node)
     }
 
     /// A host's namespace with a netlink connection into it.

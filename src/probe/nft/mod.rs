@@ -1,9 +1,15 @@
 //! `nft`: the firewall at one hook: policies of its base chains, rules that refuse, and what they have counted.
 
+mod registers;
+mod rule;
 mod ruleset;
+mod sets;
+mod walk;
 mod wire;
+mod xt;
 
-pub(super) use ruleset::{Ruleset, Verdict};
+pub(super) use ruleset::{Ruleset, Verdict, refused};
+pub(super) use walk::{OUTPUT, PREROUTING, Packet, Walker, Ways};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};
@@ -111,7 +117,7 @@ fn duplicates(ruleset: &Ruleset) -> usize {
 }
 
 /// Tables of the old iptables announce themselves by name (`ip_tables_names`); the file is only there with the module.
-fn legacy(cx: &Context) -> bool {
+pub(super) fn legacy(cx: &Context) -> bool {
     let names = cx.vantage.net.with(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names"));
     names.is_ok_and(|read| read.is_ok_and(|text| !text.trim().is_empty()))
 }

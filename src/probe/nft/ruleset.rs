@@ -80,7 +80,8 @@ impl Ruleset {
     }
 }
 
-fn refused(error: &io::Error) -> String {
+/// Why nftables could not be read, in words.
+pub(crate) fn refused(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "reading nftables needs CAP_NET_ADMIN".to_owned(),
         _ => format!("cannot read nftables: {error}"),

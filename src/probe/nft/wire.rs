@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) enum What {
     Chains = 4,
     Rules = 7,
+    Sets = 10,
+    Elements = 13,
     Objects = 19,
 }
 
@@ -68,14 +70,34 @@ pub(super) fn long(body: &[u8], kind: u16) -> Option<u64> {
     Some(u64::from_be_bytes(find(body, kind)?.try_into().ok()?))
 }
 
-/// Lists chains, rules or objects of all families. Blocks for at most two seconds.
+/// Lists chains, rules, sets or objects of all families. Blocks for at most two seconds.
 pub(super) fn dump(net: &Net, what: What) -> io::Result<Vec<Message>> {
+    ask(net, what, 0, &[])
+}
+
+/// Lists the elements of a set: family, table and name. Blocks for at most two seconds.
+pub(super) fn dump_set(net: &Net, (family, table, set): &(u8, String, String)) -> io::Result<Vec<Message>> {
+    let mut body = Vec::new();
+    for (kind, name) in [(1_u16, table), (2, set)] {
+        let length = name.len() + 5;
+        body.extend(u16::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?.to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(name.as_bytes());
+        body.resize((body.len() + 1).next_multiple_of(4), 0);
+    }
+    ask(net, What::Elements, *family, &body)
+}
+
+fn ask(net: &Net, what: What, family: u8, body: &[u8]) -> io::Result<Vec<Message>> {
     let socket = open(net)?;
-    let length = u32::try_from(HEADER).unwrap_or_default();
+    let length = u32::try_from(HEADER + body.len()).unwrap_or_default();
     let mut request = length.to_ne_bytes().to_vec();
     request.extend(((SUBSYS << 8) | what as u16).to_ne_bytes());
     request.extend((REQUEST | DUMP).to_ne_bytes());
-    request.extend([0; 12]);
+    // Sequence, port (8 bytes), then nfgenmsg: family, version, resource (4 bytes).
+    request.extend([0; 8]);
+    request.extend([family, 0, 0, 0]);
+    request.extend(body);
     // SAFETY: the request is valid for its length during the call.
     if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
         return Err(io::Error::last_os_error());

@@ -7,31 +7,31 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// Endpoint addresses behind a Service's port.
 #[derive(Debug, Default)]
-pub(super) struct Backends {
+pub(in crate::probe) struct Backends {
     /// Ready addresses with a port, in order of address.
-    pub(super) ready: BTreeSet<SocketAddrV4>,
+    pub(in crate::probe) ready: BTreeSet<SocketAddrV4>,
     /// Addresses that are not ready.
-    pub(super) not_ready: BTreeSet<Ipv4Addr>,
+    pub(in crate::probe) not_ready: BTreeSet<Ipv4Addr>,
     /// Addresses of pods that are being deleted.
-    pub(super) terminating: BTreeSet<Ipv4Addr>,
+    pub(in crate::probe) terminating: BTreeSet<Ipv4Addr>,
     /// Some slice has addresses but no ports: the target port's name matches no container port.
-    pub(super) ports_unset: bool,
+    pub(in crate::probe) ports_unset: bool,
 }
 
 /// The Service's entry for a port: the TCP one where a number is used for both protocols, as for DNS.
-pub(super) fn service_port(service: &Service, port: u16) -> Option<&ServicePort> {
+pub(in crate::probe) fn service_port(service: &Service, port: u16) -> Option<&ServicePort> {
     let mut ports: Vec<&ServicePort> = service.spec.iter().flat_map(|s| s.ports.iter().flatten()).collect();
     ports.retain(|p| p.port == i32::from(port));
     ports.iter().copied().find(|p| is_tcp(p)).or(ports.first().copied())
 }
 
 /// TCP is the default protocol.
-pub(super) fn is_tcp(port: &ServicePort) -> bool {
+pub(in crate::probe) fn is_tcp(port: &ServicePort) -> bool {
     port.protocol.as_deref().is_none_or(|p| p == "TCP")
 }
 
 /// Collects the slices' IPv4 addresses. Slices name ports as the Service does; a nameless port has the empty name.
-pub(super) fn collect(slices: &[EndpointSlice], port_name: Option<&str>) -> Backends {
+pub(in crate::probe) fn collect(slices: &[EndpointSlice], port_name: Option<&str>) -> Backends {
     let mut backends = Backends::default();
     for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
         let ports = slice.ports.as_deref().unwrap_or_default();

@@ -17,7 +17,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 3,
     title: "calypso's service rules lead argilla to a pod that is gone",
     expects: "kube-proxy-stale-dnat",
-    decided_from: &["calypso"],
+    decided_from: &["calypso", "all"],
     apply: |twin| Box::pin(async move { apply(twin) }),
     undo: |twin| Box::pin(async move { Ok(Batch::replace(TABLE).removed().commit(&twin.host("calypso")?.net)?) }),
 };

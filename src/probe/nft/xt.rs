@@ -1,0 +1,96 @@
+//! Matches and targets of iptables inside of nf_tables (`nft_compat`): the few whose meaning is needed, from their raw structs.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+/// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED (include/uapi/linux/netfilter/nf_nat.h).
+const MAP_IPS: u32 = 1;
+const PROTO_SPECIFIED: u32 = 2;
+/// XT_TCP_INV_DSTPT, the same for UDP.
+const INVERTED_DESTINATION: u8 = 2;
+
+/// Whether a `tcp` or `udp` match accepts a destination port; `None` if it also looks at something that is not known here.
+pub(super) fn ports(name: &str, info: &[u8], port: u16) -> Option<bool> {
+    let at = |n: usize| Some(u16::from_ne_bytes(info.get(n..n + 2)?.try_into().ok()?));
+    // struct xt_tcp and struct xt_udp both begin with the ranges of source and destination ports, in the host's byte order.
+    let (source, low, high) = ((at(0)?, at(2)?), at(4)?, at(6)?);
+    let (flags, options) = if name == "tcp" { (*info.get(11)?, (*info.get(8)?, *info.get(9)?)) } else { (*info.get(8)?, (0, 0)) };
+    let inside = (low..=high).contains(&port) != (flags & INVERTED_DESTINATION != 0);
+    let more = source != (0, u16::MAX) || flags & !INVERTED_DESTINATION != 0 || options != (0, 0);
+    match (inside, more) {
+        (false, _) => Some(false),
+        (true, false) => Some(true),
+        (true, true) => None,
+    }
+}
+
+/// Whether a `conntrack` match accepts the first packet of a connection; `None` if it looks at more than the state.
+pub(super) fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
+    const STATE: u16 = 1;
+    const NEW: u16 = 8;
+    let at = |n: usize| Some(u16::from_ne_bytes(info.get(n..n + 2)?.try_into().ok()?));
+    // struct xt_conntrack_mtinfo2 and 3: eight addresses, two times, five 16-bit fields, then flags, inversions, states.
+    let (flags, inverted, states) = (at(146)?, at(148)?, at(150)?);
+    (revision >= 2 && flags == STATE).then_some((states & NEW != 0) != (inverted & STATE != 0))
+}
+
+/// Where a `DNAT` target leads; a port that it does not name is the packet's own.
+pub(super) fn dnat(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
+    let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
+    // Revision 0: struct nf_nat_ipv4_multi_range_compat; later ones: struct nf_nat_range and nf_nat_range2.
+    let (flags, address, minimum) = if revision == 0 { (word(4)?, 8, 16) } else { (word(0)?, 4, 36) };
+    let octets: [u8; 4] = info.get(address..address + 4)?.try_into().ok()?;
+    let named = u16::from_be_bytes(info.get(minimum..minimum + 2)?.try_into().ok()?);
+    (flags & MAP_IPS != 0).then(|| SocketAddrV4::new(Ipv4Addr::from(octets), if flags & PROTO_SPECIFIED != 0 { named } else { port }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(source: [u16; 2], destination: [u16; 2], tail: [u8; 4]) -> Vec<u8> {
+        source.iter().chain(&destination).flat_map(|p| p.to_ne_bytes()).chain(tail).collect()
+    }
+
+    #[test]
+    fn port_ranges() {
+        let every = [0, u16::MAX];
+        assert_eq!(ports("tcp", &tcp(every, [80, 80], [0; 4]), 80), Some(true));
+        assert_eq!(ports("tcp", &tcp(every, [80, 90], [0; 4]), 91), Some(false));
+        assert_eq!(ports("tcp", &tcp(every, [80, 80], [0, 0, 0, INVERTED_DESTINATION]), 80), Some(false));
+        assert_eq!(ports("tcp", &tcp([1, 2], [80, 80], [0; 4]), 80), None);
+        assert_eq!(ports("udp", &tcp(every, [53, 53], [0; 4]), 53), Some(true));
+        assert_eq!(ports("tcp", &[0; 7], 80), None);
+    }
+
+    #[test]
+    fn states_of_connections() {
+        let state = |flags: u16, inverted: u16, states: u16| {
+            let mut info = vec![0; 160];
+            for (at, value) in [(146, flags), (148, inverted), (150, states)] {
+                info[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+            }
+            info
+        };
+        assert_eq!(new_connection(3, &state(1, 0, 8)), Some(true));
+        assert_eq!(new_connection(3, &state(1, 0, 6)), Some(false));
+        assert_eq!(new_connection(2, &state(1, 1, 6)), Some(true));
+        assert_eq!(new_connection(3, &state(3, 0, 8)), None);
+        assert_eq!(new_connection(1, &state(1, 0, 8)), None);
+        assert_eq!(new_connection(3, &[0; 151]), None);
+    }
+
+    #[test]
+    fn targets_of_all_revisions() {
+        let to = SocketAddrV4::new(Ipv4Addr::new(10, 42, 0, 6), 6900);
+        let mut new = vec![0; 40];
+        new[0..4].copy_from_slice(&(MAP_IPS | PROTO_SPECIFIED).to_ne_bytes());
+        new[4..8].copy_from_slice(&to.ip().octets());
+        new[36..38].copy_from_slice(&6900_u16.to_be_bytes());
+        assert_eq!((dnat(1, &new, 80), dnat(2, &new, 80)), (Some(to), Some(to)));
+        let mut old = vec![0; 20];
+        old[4..8].copy_from_slice(&MAP_IPS.to_ne_bytes());
+        old[8..12].copy_from_slice(&to.ip().octets());
+        assert_eq!(dnat(0, &old, 80), Some(SocketAddrV4::new(*to.ip(), 80)));
+        assert_eq!(dnat(2, &new[..37], 80), None);
+    }
+}
