@@ -12,6 +12,8 @@ mod host;
 pub mod human;
 pub mod judge;
 pub mod ladder;
+#[cfg(test)]
+mod pacer;
 mod page;
 pub mod plan;
 pub mod prompt;
@@ -22,4 +24,6 @@ pub mod run;
 pub mod sample;
 pub mod scrape;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 mod wire;

@@ -1,0 +1,3 @@
+//! The bench against live servers on the loopback interface.
+
+mod accuracy;
