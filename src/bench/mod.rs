@@ -6,6 +6,7 @@
 
 pub mod baseline;
 pub mod bound;
+pub mod budget;
 pub mod client;
 pub mod drive;
 mod host;

@@ -109,7 +109,11 @@ impl Held {
 
     /// The greatest error of the three, ms.
     pub(crate) fn error(&self) -> f64 {
-        [self.p50, self.p90, self.mean].into_iter().map(|(truth, seen)| seen - truth).max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0)
+        [self.p50, self.p90, self.mean]
+            .into_iter()
+            .map(|(truth, seen)| seen - truth)
+            .max_by(|a, b| a.abs().total_cmp(&b.abs()))
+            .unwrap_or(0.0)
     }
 
     /// Whether every one is within the tolerance; what is not a number is not.
@@ -290,7 +294,10 @@ impl Answer {
         self.written += 1;
         self.last = now;
         if self.first.replace(self.first.unwrap_or(now)).is_none() && self.chat {
-            chunk(output, &self.event(r#"[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]"#, false));
+            chunk(
+                output,
+                &self.event(r#"[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]"#, false),
+            );
         }
         let end = self.written == self.tokens;
         let reason = if end { "\"length\"" } else { "null" };

@@ -1,10 +1,12 @@
 //! The client's figures against the server's own book.
 
+use super::super::budget::Budget;
 use super::super::client::Target;
 use super::super::drive::drive;
 use super::super::judge::judge;
 use super::super::pacer::{Held, Pace, Pacer};
-use super::super::plan::{Load, Plan, tests::plan};
+use super::super::plan::tests::plan;
+use super::super::plan::{Load, Plan};
 use super::super::sample::Sample;
 use crate::vantage::Net;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ async fn examine(concurrency: u32, slots: usize) -> (String, Vec<Latency>) {
     let server = Pacer::start(pace, None).unwrap();
     let plan = Plan { requests: 4 * concurrency, output_tokens: 20, ..plan(Load::Closed { concurrency }) };
     let (_stop, stopped) = watch::channel(None);
-    let driven = drive(Target::plain(Net::Here, server.address), plan, 0, Arc::default(), stopped).await.unwrap();
+    let budget = Arc::new(Budget::new(&plan));
+    let target = Target::plain(Net::Here, server.address);
+    let driven = drive(target, plan, 0, budget, Arc::default(), stopped).await.unwrap();
     let book = server.finish().unwrap();
     assert_eq!(driven.samples.iter().filter(|s| s.complete()).count(), book.len());
     let seen = |of: fn(&Sample) -> Option<f64>| driven.samples.iter().filter_map(of).collect::<Vec<_>>();
