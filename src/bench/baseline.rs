@@ -1,7 +1,9 @@
 //! A run against a recorded one of the same site. Pure.
 
-use super::report::Report;
+use super::plan::Plan;
+use super::report::{Report, SCHEMA};
 use super::sample::Sample;
+use super::scrape::Serving;
 use super::stats::{Ratio, bootstrap_ratio};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,7 @@ pub struct Comparison {
 
 /// Compares; the error says why the two are not comparable.
 pub fn compare(new: &Report, old: &Report, margin: f64) -> Result<Comparison, String> {
-    comparable(new, old)?;
+    comparable(&Settings { target: &new.target, from: &new.from, plan: &new.plan, serving: new.serving.as_ref() }, old)?;
     let of = |report: &Report, what: &str| -> Vec<f64> {
         let counted = report.samples.iter().filter(|s| s.counts());
         match what {
@@ -77,12 +79,32 @@ fn verdict(ratio: Option<Ratio>, margin: f64) -> Verdict {
     }
 }
 
-fn comparable(new: &Report, old: &Report) -> Result<(), String> {
-    let (a, b) = (&new.plan, &old.plan);
+/// What a run will measure and how; known before anything is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The server's URL.
+    pub target: &'a str,
+    /// The vantage.
+    pub from: &'a str,
+    /// What will be sent.
+    pub plan: &'a Plan,
+    /// What the server says that it serves, if it does.
+    pub serving: Option<&'a Serving>,
+}
+
+/// Whether a run with these settings can be held against a recorded one; the error says why not.
+pub fn comparable(new: &Settings<'_>, old: &Report) -> Result<(), String> {
+    let (a, b) = (new.plan, &old.plan);
+    let length = |serving: Option<&Serving>| serving.and_then(|s| s.max_model_len);
+    let lengths = length(new.serving).zip(length(old.serving.as_ref()));
     let differs = match () {
-        () if old.schema != new.schema => "its schema",
+        () if old.schema != SCHEMA => "its schema",
         () if !old.validity.valid => return Err("the baseline itself is invalid".to_owned()),
+        () if old.stopped.is_some() => return Err("the baseline itself was stopped early".to_owned()),
+        () if new.target != old.target => "the target",
+        () if new.from != old.from => "the vantage",
         () if a.model != b.model => "the model",
+        () if lengths.is_some_and(|(new, old)| new != old) => "the longest sequence that the server takes",
         () if a.load != b.load => "the load",
         () if a.input != b.input => "the input",
         () if a.prompt_words != b.prompt_words => "the prompt length",
@@ -116,11 +138,32 @@ mod tests {
 
     #[test]
     fn other_settings_are_not_compared() {
-        let (old, mut new) = (with(100.0, 20), with(100.0, 20));
-        new.plan.output_tokens += 1;
-        assert!(compare(&new, &old, 0.05).unwrap_err().ends_with("the output length differs"));
+        use super::super::plan::{Input, Load};
+        let serving = |max_model_len| Some(Serving { models: vec!["m".into()], max_model_len });
+        let changes: [(fn(&mut Report), &str); 7] = [
+            (|r| r.plan.output_tokens += 1, "the output length"),
+            (|r| r.plan.prompt_words += 1, "the prompt length"),
+            (|r| r.plan.model = "other".into(), "the model"),
+            (|r| r.plan.load = Load::Closed { concurrency: 9 }, "the load"),
+            (|r| r.plan.input = Input::Image, "the input"),
+            (|r| r.target = "http://192.0.2.1".into(), "the target"),
+            (|r| r.from = "elsewhere".into(), "the vantage"),
+        ];
+        let old = with(100.0, 20);
+        for (change, what) in changes {
+            let mut new = with(100.0, 20);
+            change(&mut new);
+            assert_eq!(compare(&new, &old, 0.05).unwrap_err(), format!("the baseline is not comparable: {what} differs"));
+        }
+        let (mut new, mut served) = (with(100.0, 20), with(100.0, 20));
+        (new.serving, served.serving) = (serving(Some(4096)), serving(Some(8192)));
+        assert!(compare(&new, &served, 0.05).unwrap_err().contains("the longest sequence"));
+        // One side that does not say is no difference.
+        assert!(compare(&new, &old, 0.05).is_ok());
         let mut invalid = with(100.0, 20);
         invalid.validity.doubt("client-limited", "x");
         assert!(compare(&old, &invalid, 0.05).is_err());
+        let stopped = Report { stopped: Some("time".into()), ..with(100.0, 20) };
+        assert!(compare(&old, &stopped, 0.05).unwrap_err().contains("stopped early"));
     }
 }

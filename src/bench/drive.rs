@@ -1,5 +1,6 @@
 //! The client: a thread of its own with one event loop, which sends what the feeder prepares and reads every stream.
 
+use super::budget::Budget;
 use super::client::{self, Done, Job, Target};
 use super::host::{self, Schedstat};
 use super::judge::Client;
@@ -29,6 +30,8 @@ pub enum Stop {
     Interrupted,
     /// The ceiling on time.
     Time,
+    /// The ceiling on requests.
+    Requests,
     /// The ceiling on tokens.
     Tokens,
     /// Requests of others began to wait.
@@ -76,18 +79,20 @@ pub struct Driven {
     pub stopped: Option<Stop>,
 }
 
-/// Runs a plan to its end, or until `stop` says so. Blocks nothing: the work is done on a thread of its own.
+/// Runs a plan to its end, until `stop` says so, or until `budget` is used up. Blocks nothing: the work is done on a thread of
+/// its own.
 pub async fn drive(
     target: Target,
     plan: Plan,
     first: u32,
+    budget: Arc<Budget>,
     progress: Arc<Progress>,
     stop: watch::Receiver<Option<Stop>>,
 ) -> io::Result<Driven> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(run(target, plan, first, progress, stop))
+        runtime.block_on(run(target, plan, first, budget, progress, stop))
     };
     std::thread::Builder::new().name("bench-client".to_owned()).spawn(move || {
         // A receiver that is gone has no use for the outcome.
@@ -122,9 +127,9 @@ struct Loop {
     began: Instant,
     patience: Duration,
     progress: Arc<Progress>,
+    budget: Arc<Budget>,
     running: JoinSet<Done>,
     driven: Driven,
-    tokens: u64,
     handed: u32,
 }
 
@@ -132,6 +137,7 @@ async fn run(
     target: Target,
     plan: Plan,
     first: u32,
+    budget: Arc<Budget>,
     progress: Arc<Progress>,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> io::Result<Driven> {
@@ -158,13 +164,13 @@ async fn run(
         began,
         patience: Duration::from_secs_f64(plan.request_seconds),
         progress,
+        budget,
         running: JoinSet::new(),
         driven: Driven::default(),
-        tokens: 0,
         handed: 0,
     };
     let before = Schedstat::of_this_thread();
-    let ceiling = began + Duration::from_secs_f64(plan.ceilings.seconds);
+    let ceiling = state.budget.until();
     let mut feeding = true;
     while feeding || !state.running.is_empty() {
         let room = open || state.running.len() < limit;
@@ -172,19 +178,20 @@ async fn run(
             biased;
             why = stopped(&mut stop) => { state.driven.stopped = Some(why); break; }
             () = tokio::time::sleep_until(ceiling) => { state.driven.stopped = Some(Stop::Time); break; }
-            Some(done) = state.running.join_next() => {
-                state.take(done);
-                if state.tokens > plan.ceilings.tokens {
-                    state.driven.stopped = Some(Stop::Tokens);
-                    break;
-                }
-            }
-            job = jobs.recv(), if feeding && room => match job {
-                Some(job) => state.start(job, limit),
+            Some(done) = state.running.join_next() => state.take(done),
+            job = jobs.recv(), if feeding && room => match job.map(|job| state.start(job, limit)) {
+                Some(Ok(())) => {}
                 None => feeding = false,
+                // What is under way is inside the budget: it may end.
+                Some(Err(why)) => {
+                    state.driven.stopped = Some(why);
+                    feeding = false;
+                }
             },
         }
     }
+    // Nobody may go on preparing for a run that has ended.
+    drop(jobs);
     let after = Schedstat::of_this_thread();
     listener.abort();
     let lags = std::mem::take(&mut *lag.lock().unwrap_or_else(PoisonError::into_inner));
@@ -201,24 +208,29 @@ async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
 }
 
 impl Loop {
-    fn start(&mut self, job: Job, limit: usize) {
+    fn start(&mut self, job: Job, limit: usize) -> Result<(), Stop> {
         self.handed += 1;
         if self.running.len() >= limit {
             let due = job.due.map(|due| due.saturating_duration_since(self.began).as_secs_f64() * 1000.0);
             self.driven.samples.push(Sample::unsent(job.index, due));
-            return;
+            return Ok(());
         }
+        self.budget.take()?;
         let (target, began, patience) = (self.target.clone(), self.began, self.patience);
         self.running.spawn(async move { client::run(&target, job, began, patience).await });
         self.driven.peak = self.driven.peak.max(u32::try_from(self.running.len()).unwrap_or(u32::MAX));
         self.progress.in_flight.store(self.running.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn take(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        let Ok(done) = done else { return };
+        let Ok(done) = done else {
+            self.budget.settle(None);
+            return;
+        };
         self.progress.in_flight.store(self.running.len() as u64, Ordering::Relaxed);
         self.progress.ended(&done.sample);
-        self.tokens += done.sample.prompt_tokens.unwrap_or(0) + done.sample.output_tokens.unwrap_or(0);
+        self.budget.settle(done.sample.prompt_tokens.zip(done.sample.output_tokens).map(|(read, made)| read + made));
         let room = MOST_GAPS.saturating_sub(self.driven.gaps.len());
         self.driven.gaps.extend(done.gaps.into_iter().take(room));
         self.driven.samples.push(done.sample);
@@ -228,6 +240,7 @@ impl Loop {
         let window = self.began.elapsed();
         let cut = self.running.len();
         self.running.shutdown().await;
+        (0..cut).for_each(|_| self.budget.settle(None));
         self.driven.samples.sort_by_key(|s| s.index);
         self.missed(plan, window);
         let mut driven = self.driven;
@@ -249,6 +262,10 @@ impl Loop {
 
     /// Arrivals whose time came and that were never handed over: the feeder could not keep up.
     fn missed(&mut self, plan: &Plan, window: Duration) {
+        // Behind a ceiling nothing was due any more.
+        if matches!(self.driven.stopped, Some(Stop::Requests | Stop::Tokens)) {
+            return;
+        }
         for (n, due) in plan.schedule().iter().enumerate().skip(self.handed as usize) {
             if *due <= window {
                 let index = u32::try_from(n).unwrap_or(u32::MAX);

@@ -6,12 +6,15 @@
 
 pub mod baseline;
 pub mod bound;
+pub mod budget;
 pub mod client;
 pub mod drive;
 mod host;
 pub mod human;
 pub mod judge;
 pub mod ladder;
+#[cfg(test)]
+mod pacer;
 mod page;
 pub mod plan;
 pub mod prompt;
@@ -22,4 +25,6 @@ pub mod run;
 pub mod sample;
 pub mod scrape;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 mod wire;

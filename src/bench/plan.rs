@@ -91,14 +91,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Tokens that all requests together can cost, warm-up included; an estimate from above for the built-in inputs.
-    pub fn tokens(&self) -> u64 {
+    /// Tokens that one request can cost, in and out; an estimate from above for the built-in inputs.
+    pub fn tokens_each(&self) -> u64 {
         let input = match self.input {
             // A word of the list is one token with usual tokenisers and at most two; the template adds a few.
             Input::Text => self.prompt_words.saturating_mul(2).saturating_add(32),
             Input::Image => PAGE_TOKENS,
         };
-        u64::from(self.requests.saturating_add(self.warmup)) * u64::from(input.saturating_add(self.output_tokens))
+        u64::from(input.saturating_add(self.output_tokens))
+    }
+
+    /// Tokens that all requests together can cost, warm-up included.
+    pub fn tokens(&self) -> u64 {
+        u64::from(self.requests.saturating_add(self.warmup)) * self.tokens_each()
     }
 
     /// The clause that says why this must not be sent, if so.

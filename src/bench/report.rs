@@ -8,6 +8,7 @@ use super::ladder::Ladder;
 use super::plan::{Input, Plan};
 use super::reconcile::Reconciliation;
 use super::sample::{Outcome, Sample, Slo};
+use super::scrape::Serving;
 use super::stats::{Figure, Share, Summary};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -36,10 +37,13 @@ pub struct Report {
     pub plan: Plan,
     /// Whether the figures can be believed; read this first.
     pub validity: Validity,
-    /// Why it ended early: `interrupted`, `time`, `tokens`, `foreign-wait`.
+    /// Why it ended early: `interrupted`, `time`, `requests`, `tokens`, `foreign-wait`.
     pub stopped: Option<String>,
     /// The figures.
     pub figures: Figures,
+    /// What the server said that it serves, before anything was sent; `None` if it did not say.
+    #[serde(default)]
+    pub serving: Option<Serving>,
     /// Complete requests of the warm-up, which are in no figure.
     pub warmup_complete: u32,
     /// What the client noticed about itself.
@@ -168,6 +172,7 @@ pub fn stop_word(stop: Stop) -> String {
     match stop {
         Stop::Interrupted => "interrupted",
         Stop::Time => "time",
+        Stop::Requests => "requests",
         Stop::Tokens => "tokens",
         Stop::Polite => "foreign-wait",
     }
@@ -275,6 +280,7 @@ pub(crate) mod tests {
             validity: Validity::good(),
             stopped: None,
             figures: Figures::of(&plan, &driven, None, 0.9),
+            serving: None,
             warmup_complete: 2,
             client: driven.client.clone(),
             server: reconcile(&driven.samples, Err("none"), Err("none")),

@@ -1,6 +1,8 @@
 //! A whole bench: look at the server, warm up, measure, look again, judge.
 
+use super::baseline::{self, Settings};
 use super::bound::{Measured, bound};
+use super::budget::Budget;
 use super::client::Target;
 use super::drive::{Driven, Progress, Stop, drive};
 use super::judge::{Validity, judge};
@@ -9,12 +11,15 @@ use super::plan::{Load, Plan};
 use super::reconcile::{Reconciliation, reconcile};
 use super::report::{Figures, Report, SCHEMA, stop_word};
 use super::sample::Slo;
-use super::scrape::{Scrape, scrape};
+use super::scrape::{Scrape, Serving, scrape, serving};
+use crate::check::clean;
+use chrono::{DateTime, Utc};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Between two looks at the queue while a run goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -43,6 +48,10 @@ pub struct Bench {
 /// Why nothing was measured.
 #[derive(Debug)]
 pub enum Refused {
+    /// It would pass a ceiling, or sends nothing.
+    Plan(String),
+    /// The server has other models.
+    NotServed(String, Vec<String>),
     /// Requests are waiting on the server already: measuring would hurt them, and measure them.
     Waiting(u64),
     /// This machine could not.
@@ -52,50 +61,146 @@ pub enum Refused {
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Plan(why) => write!(f, "{why}"),
+            Self::NotServed(model, others) => write!(f, "the server has no model `{}` but {}", clean(model, 200), others.join(", ")),
             Self::Waiting(n) => write!(f, "{n} requests are waiting on the server: it is not measured now"),
             Self::Io(error) => write!(f, "the client cannot run: {error}"),
         }
     }
 }
 
+/// What one run of a bench needs from the bench.
+struct Run<'a> {
+    bench: &'a Bench,
+    budget: Arc<Budget>,
+    progress: &'a Arc<Progress>,
+    stop: &'a watch::Sender<Option<Stop>>,
+    serving: Option<Serving>,
+    /// Of the warm-up, whose requests are not among those that were asked for.
+    warming: Arc<Progress>,
+    warmup: u32,
+}
+
 impl Bench {
+    /// The plans, one after the other: one, or a rung of the ladder each.
+    pub fn plans(&self) -> Vec<Plan> {
+        let Load::Closed { concurrency: most } = self.plan.load else { return vec![self.plan.clone()] };
+        if !self.ladder {
+            return vec![self.plan.clone()];
+        }
+        let rung = |concurrency: u32| {
+            // Twice as many as at a time, so that most of a rung runs full.
+            let requests = self.plan.requests.max(concurrency.saturating_mul(2));
+            Plan { load: Load::Closed { concurrency }, requests, ..self.plan.clone() }
+        };
+        ladder::steps(most).into_iter().map(rung).collect()
+    }
+
+    /// All of it as one plan, for the ceilings.
+    fn whole(&self) -> Plan {
+        let requests = self.plans().iter().fold(0u32, |sum, plan| sum.saturating_add(plan.requests));
+        Plan { requests, ..self.plan.clone() }
+    }
+
+    /// One sentence: what will be sent.
+    pub fn statement(&self) -> String {
+        let rungs = self.plans().len();
+        let ladder = if self.ladder { format!(", on a ladder of up to {rungs} rungs that ends there") } else { String::new() };
+        format!("{}{ladder}", self.whole().statement())
+    }
+
+    /// The clause that says why this must not be sent, if so.
+    pub fn refused(&self) -> Option<String> {
+        // A plan without requests is refused for itself: on a ladder it would have some.
+        self.plan.refused().or_else(|| self.whole().refused())
+    }
+
+    /// Whether this can be held against a recorded run; the error says why not. Sends no completion.
+    pub async fn comparable(&self, old: &Report) -> Result<(), String> {
+        if self.ladder {
+            return Err("a ladder chooses its load itself: it is not compared".to_owned());
+        }
+        let serving = serving(&self.target, &self.plan.model).await.ok();
+        let target = self.target.shown();
+        baseline::comparable(&Settings { target: &target, from: &self.from, plan: &self.plan, serving: serving.as_ref() }, old)
+    }
+
     /// Runs it. `stop` ends it early; the report then holds what there is.
     pub async fn run(&self, progress: Arc<Progress>, stop: watch::Sender<Option<Stop>>) -> Result<Report, Refused> {
-        if let Ok(Scrape { waiting: Some(waiting), .. }) = scrape(&self.target).await
-            && waiting >= 1.0
-        {
-            return Err(Refused::Waiting(waiting as u64));
-        }
-        let warmup = self.warm_up(&stop).await.map_err(Refused::Io)?;
-        let outcome =
-            if self.ladder { self.climb(warmup, &progress, &stop).await } else { self.once(&self.plan, warmup, &progress, &stop).await };
+        self.run_within(Arc::new(Budget::new(&self.plan)), progress, stop).await
+    }
+
+    /// The same with what is left of a budget.
+    pub(super) async fn run_within(
+        &self,
+        budget: Arc<Budget>,
+        progress: Arc<Progress>,
+        stop: watch::Sender<Option<Stop>>,
+    ) -> Result<Report, Refused> {
+        let serving = self.look().await?;
+        let warming = Arc::new(Progress::default());
+        // The queue of others is watched from the first request on.
+        let ours = [progress.clone(), warming.clone()];
+        let watching = AbortOnDrop(tokio::spawn(watch_queue(self.target.clone(), ours, stop.clone())));
+        let mut run = Run { bench: self, budget, progress: &progress, stop: &stop, serving, warming, warmup: 0 };
+        run.warmup = run.warm_up().await.map_err(Refused::Io)?;
+        let outcome = if self.ladder { run.climb().await } else { run.once(&self.plan).await };
+        drop(watching);
         outcome.map_err(Refused::Io)
     }
 
+    /// What can be known without loading the server: whether it may be measured at all.
+    async fn look(&self) -> Result<Option<Serving>, Refused> {
+        if let Some(why) = self.refused() {
+            return Err(Refused::Plan(why));
+        }
+        let serving = serving(&self.target, &self.plan.model).await.ok();
+        if let Some(others) = serving.as_ref().filter(|s| !s.has(&self.plan.model)) {
+            return Err(Refused::NotServed(self.plan.model.clone(), others.models.clone()));
+        }
+        match scrape(&self.target).await {
+            Ok(Scrape { waiting: Some(waiting), .. }) if waiting >= 1.0 => Err(Refused::Waiting(waiting as u64)),
+            _ => Ok(serving),
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Run<'_> {
     /// Requests of their own, so that no cache that they fill helps a measured one; returns how many were complete.
-    async fn warm_up(&self, stop: &watch::Sender<Option<Stop>>) -> io::Result<u32> {
-        if self.plan.warmup == 0 {
+    async fn warm_up(&self) -> io::Result<u32> {
+        let plan = &self.bench.plan;
+        if plan.warmup == 0 {
             return Ok(0);
         }
-        let concurrency = match self.plan.load {
+        let concurrency = match plan.load {
             Load::Closed { concurrency } => concurrency,
             Load::Open { .. } => 4,
         };
-        let load = Load::Closed { concurrency: concurrency.min(self.plan.warmup) };
-        let plan = Plan { requests: self.plan.warmup, load, ..self.plan.clone() };
-        let driven = drive(self.target.clone(), plan, self.plan.requests, Arc::default(), stop.subscribe()).await?;
+        let load = Load::Closed { concurrency: concurrency.min(plan.warmup) };
+        let warmup = Plan { requests: plan.warmup, load, ..plan.clone() };
+        let driven = self.drive(&warmup, plan.requests, &self.warming).await?;
         Ok(driven.samples.iter().filter(|s| s.complete()).count() as u32)
     }
 
-    async fn once(&self, plan: &Plan, warmup: u32, progress: &Arc<Progress>, stop: &watch::Sender<Option<Stop>>) -> io::Result<Report> {
-        let before = scrape(&self.target).await;
-        let started_at = chrono::Utc::now();
-        let watching = tokio::spawn(watch_queue(self.target.clone(), progress.clone(), stop.clone()));
-        let driven = drive(self.target.clone(), plan.clone(), 0, progress.clone(), stop.subscribe()).await;
-        watching.abort();
-        let driven = driven?;
+    async fn drive(&self, plan: &Plan, first: u32, progress: &Arc<Progress>) -> io::Result<Driven> {
+        let (target, budget) = (self.bench.target.clone(), self.budget.clone());
+        drive(target, plan.clone(), first, budget, progress.clone(), self.stop.subscribe()).await
+    }
+
+    async fn once(&self, plan: &Plan) -> io::Result<Report> {
+        let before = scrape(&self.bench.target).await;
+        let started_at = Utc::now();
+        let driven = self.drive(plan, 0, self.progress).await?;
         let server = self.account(&driven, &before).await;
-        Ok(self.report(plan, started_at, warmup, driven, server))
+        Ok(self.report(plan, started_at, driven, server))
     }
 
     /// The server counts with its next step: it is asked again until it has counted everything, a few times.
@@ -103,7 +208,7 @@ impl Bench {
         let old = before.as_ref().map_err(String::as_str);
         let mut tries = SETTLE.0;
         loop {
-            let after = scrape(&self.target).await;
+            let after = scrape(&self.bench.target).await;
             let account = reconcile(&driven.samples, old, after.as_ref().map_err(String::as_str));
             let behind = account.requests.server.is_some_and(|server| server < account.requests.client);
             tries -= 1;
@@ -114,15 +219,9 @@ impl Bench {
         }
     }
 
-    fn report(
-        &self,
-        plan: &Plan,
-        started_at: chrono::DateTime<chrono::Utc>,
-        warmup: u32,
-        driven: Driven,
-        server: Reconciliation,
-    ) -> Report {
-        let figures = Figures::of(plan, &driven, self.slo, self.goodput);
+    fn report(&self, plan: &Plan, started_at: DateTime<Utc>, driven: Driven, server: Reconciliation) -> Report {
+        let bench = self.bench;
+        let figures = Figures::of(plan, &driven, bench.slo, bench.goodput);
         let measured = Measured {
             samples: &driven.samples,
             tokens_per_s: figures.output_tokens_per_s.number().unwrap_or(0.0),
@@ -130,20 +229,21 @@ impl Bench {
             window_ms: driven.client.window_ms,
             peak: driven.peak,
         };
-        let bound = bound(&plan.model, self.gpu.as_deref(), &measured);
+        let bound = bound(&plan.model, bench.gpu.as_deref(), &measured);
         let mut validity = judge(&driven.client);
         doubts(&mut validity, &server, bound.as_ref());
         let mut report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at,
-            target: self.target.shown(),
-            from: self.from.clone(),
+            target: bench.target.shown(),
+            from: bench.from.clone(),
             plan: plan.clone(),
             validity,
             stopped: driven.stopped.map(stop_word),
             figures,
-            warmup_complete: warmup,
+            serving: self.serving.clone(),
+            warmup_complete: self.warmup,
             client: driven.client,
             server,
             bound,
@@ -156,18 +256,12 @@ impl Bench {
         report
     }
 
-    async fn climb(&self, warmup: u32, progress: &Arc<Progress>, stop: &watch::Sender<Option<Stop>>) -> io::Result<Report> {
-        let most = match self.plan.load {
-            Load::Closed { concurrency } => concurrency,
-            Load::Open { .. } => 1,
-        };
+    async fn climb(&self) -> io::Result<Report> {
         let (mut reports, mut rungs) = (Vec::new(), Vec::new());
         let mut ended = "the greatest concurrency that was asked for".to_owned();
-        for concurrency in ladder::steps(most) {
-            // Twice as many as at a time, so that most of a rung runs full.
-            let requests = self.plan.requests.max(2 * concurrency);
-            let plan = Plan { load: Load::Closed { concurrency }, requests, ..self.plan.clone() };
-            let report = self.once(&plan, warmup, progress, stop).await?;
+        for plan in self.bench.plans() {
+            let Load::Closed { concurrency } = plan.load else { break };
+            let report = self.once(&plan).await?;
             rungs.push(rung(concurrency, &report));
             let stopped = report.stopped.clone();
             reports.push(report);
@@ -176,7 +270,7 @@ impl Bench {
                 break;
             }
         }
-        let ladder = Ladder::of(rungs, self.goodput, ended);
+        let ladder = Ladder::of(rungs, self.bench.goodput, ended);
         let interrupted = reports.last().is_some_and(|r| r.stopped.is_some());
         let at = ladder.rungs.iter().position(|r| Some(r.concurrency) == ladder.knee && !interrupted);
         let chosen = at.unwrap_or(reports.len().saturating_sub(1));
@@ -215,13 +309,14 @@ fn doubts(validity: &mut Validity, server: &Reconciliation, bound: Option<&super
 }
 
 /// Stops the run when requests that are not ours begin to wait: twice in a row, as gauges lag behind.
-async fn watch_queue(target: Target, progress: Arc<Progress>, stop: watch::Sender<Option<Stop>>) {
+async fn watch_queue(target: Target, ours: [Arc<Progress>; 2], stop: watch::Sender<Option<Stop>>) {
     let mut seen = 0;
+    let in_flight = || ours.iter().map(|progress| progress.in_flight.load(Ordering::Relaxed)).sum::<u64>();
     loop {
         tokio::time::sleep(LOOK).await;
-        let ours = progress.in_flight.load(Ordering::Relaxed);
+        let before = in_flight();
         let Ok(scrape) = scrape(&target).await else { continue };
-        let ours = ours.max(progress.in_flight.load(Ordering::Relaxed)) as f64;
+        let ours = before.max(in_flight()) as f64;
         let (running, waiting) = (scrape.running.unwrap_or(0.0), scrape.waiting.unwrap_or(0.0));
         seen = if waiting >= 1.0 && running + waiting > ours { seen + 1 } else { 0 };
         if seen >= 2 {

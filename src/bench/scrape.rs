@@ -2,13 +2,19 @@
 
 use super::client::Target;
 use super::wire::Reader;
+use crate::check::clean;
 use crate::probe::prometheus::samples;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
 /// Most bytes of a scrape: vLLM has 60 KB for each model and engine.
 const MOST_BYTES: usize = 4 << 20;
+/// Most models that are named.
+const MOST_MODELS: usize = 20;
 /// How long one scrape may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -99,7 +105,7 @@ impl Scrape {
 /// Scrapes a server; the error says why there is nothing.
 pub async fn scrape(target: &Target) -> Result<Scrape, String> {
     let until = Instant::now() + PATIENCE;
-    match timeout_at(until, fetch(target, until)).await {
+    match timeout_at(until, fetch(target, "/metrics", until)).await {
         Ok(text) => {
             Ok(Scrape::parse(&text?)).and_then(|s| if s == Scrape::default() { Err("no metric of vLLM".to_owned()) } else { Ok(s) })
         }
@@ -107,9 +113,9 @@ pub async fn scrape(target: &Target) -> Result<Scrape, String> {
     }
 }
 
-async fn fetch(target: &Target, until: Instant) -> Result<String, String> {
+async fn fetch(target: &Target, path: &str, until: Instant) -> Result<String, String> {
     let (mut socket, _, _) = target.connect(until).await?;
-    socket.write_all(&target.request("GET", "/metrics", b"")).await.map_err(|e| crate::probe::tls::word(&e))?;
+    socket.write_all(&target.request("GET", path, b"")).await.map_err(|e| crate::probe::tls::word(&e))?;
     let mut reader = Reader::new(socket);
     let (head, _) = reader.head().await?;
     if head.status != 200 {
@@ -125,9 +131,55 @@ async fn fetch(target: &Target, until: Instant) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
+/// What a server says that it serves (`/v1/models`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Serving {
+    /// Model names, the first ones.
+    pub models: Vec<String>,
+    /// Longest sequence of the model of this run, tokens; `None` if the server does not say.
+    pub max_model_len: Option<u64>,
+}
+
+impl Serving {
+    fn parse(text: &str, model: &str) -> Option<Self> {
+        let document: Value = serde_json::from_str(text).ok()?;
+        let list = document.get("data")?.as_array()?;
+        let id = |entry: &Value| entry.get("id").and_then(Value::as_str).map(|id| clean(id, 200));
+        let ours = list.iter().find(|entry| entry.get("id").and_then(Value::as_str) == Some(model));
+        Some(Self {
+            // The one that is asked for is named even if it is far down the list.
+            models: ours.iter().copied().chain(list).filter_map(id).take(MOST_MODELS).collect(),
+            max_model_len: ours.and_then(|entry| entry.get("max_model_len")?.as_u64()),
+        })
+    }
+
+    /// Whether the server has the model.
+    pub fn has(&self, model: &str) -> bool {
+        self.models.contains(&clean(model, 200))
+    }
+}
+
+/// Asks what is served; the error says why that is not known.
+pub async fn serving(target: &Target, model: &str) -> Result<Serving, String> {
+    let until = Instant::now() + PATIENCE;
+    let text = timeout_at(until, fetch(target, "/v1/models", until)).await.map_err(|_| "TIMEOUT".to_owned())??;
+    Serving::parse(&text, model).ok_or_else(|| "not the answer of a model server".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn models_are_read() {
+        let capture = include_str!("../../tests/data/vllm/get_v1_models.txt");
+        let serving = Serving::parse(capture.split_once("\r\n\r\n").unwrap().1, "tiny").unwrap();
+        assert!(serving.has("tiny") && !serving.has("nope"), "{serving:?}");
+        assert_eq!(serving.max_model_len, Some(512));
+        for other in ["", "{}", "[]", "{\"data\":7}"] {
+            assert_eq!(Serving::parse(other, "tiny"), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_captured_scrape() {

@@ -28,6 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Exit code of a server that does not have what is asked of it.
+const FAILED: u8 = 1;
 /// Exit code of a run that could not be judged.
 const INCONCLUSIVE: u8 = 3;
 /// Largest baseline file.
@@ -51,17 +53,20 @@ fn vllm(common: &Common, args: &BenchArgs) -> Result<u8> {
     let documented = documented(&session, args)?;
     let target = session.runtime.block_on(target(vantage, documented, args))?;
     let plan = plan(args, documented)?;
-    if let Some(why) = plan.refused() {
-        bail!("{why}");
-    }
     let gpu = documented.and_then(|v| v.gpu.clone());
     let bench = Bench { target, from: vantage.id.clone(), gpu, plan, slo, goodput: args.goodput, ladder: args.ladder };
-    state(&bench);
+    if let Some(why) = bench.refused() {
+        bail!("{why}");
+    }
+    if let Some(baseline) = &baseline {
+        session.runtime.block_on(bench.comparable(baseline)).map_err(|e| anyhow!(e))?;
+    }
+    eprintln!("{} from {}: {}", bench.target.shown(), bench.from, bench.statement());
     match session.runtime.block_on(follow(&bench))? {
         Ok(report) => finish(common, args, report, baseline.as_ref()),
         Err(refused) => {
             eprintln!("fathom: {refused}");
-            Ok(INCONCLUSIVE)
+            Ok(if matches!(refused, Refused::NotServed(..)) { FAILED } else { INCONCLUSIVE })
         }
     }
 }
@@ -149,12 +154,6 @@ fn plan(args: &BenchArgs, documented: Option<&Vllm>) -> Result<Plan> {
     })
 }
 
-/// What will be sent, before it is.
-fn state(bench: &Bench) {
-    let ladder = if bench.ladder { " on every rung of a ladder up to that" } else { "" };
-    eprintln!("{} from {}: {}{ladder}", bench.target.shown(), bench.from, bench.plan.statement());
-}
-
 /// Runs it with a live line; an interrupt asks for the numbers so far.
 async fn follow(bench: &Bench) -> Result<Result<Report, Refused>> {
     let (stop, _keep) = watch::channel(None);
@@ -165,13 +164,14 @@ async fn follow(bench: &Bench) -> Result<Result<Report, Refused>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     let live = std::io::stderr().is_terminal();
+    let planned = bench.plans().iter().map(|plan| plan.requests).sum();
     let began = Instant::now();
     let outcome = loop {
         tokio::select! {
             outcome = &mut running => break outcome,
             _ = interrupt.recv() => { stop.send_replace(Some(Stop::Interrupted)); }
             _ = terminate.recv() => { stop.send_replace(Some(Stop::Interrupted)); }
-            _ = tick.tick(), if live => eprint!("\r\x1b[K{}", line(&progress, bench.plan.requests, began.elapsed())),
+            _ = tick.tick(), if live => eprint!("\r\x1b[K{}", line(&progress, planned, began.elapsed())),
         }
     };
     if live {

@@ -233,7 +233,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share)]
     goodput: f64,
     /// Compare with a run that --save wrote.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
     baseline: Option<PathBuf>,
     /// How much slower than the baseline a median may be, as a share.
     #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]

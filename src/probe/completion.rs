@@ -10,8 +10,11 @@ use tokio::time::Instant;
 
 /// Text beyond this is not kept.
 const MOST_TEXT_BYTES: usize = 64 << 10;
-/// More token events than this are not kept.
+/// Of more token events than this only the last one and their number are kept: the times between them are those of the
+/// first ones.
 const MOST_EVENTS: usize = 1 << 16;
+/// A count of tokens above this is no count.
+const MOST_TOKENS: u64 = 1 << 32;
 /// Events per socket read above which the times between events say more about the reader than about the server.
 const MOST_EVENTS_PER_READ: f64 = 1.05;
 
@@ -26,6 +29,11 @@ struct Token {
 #[derive(Debug, Default)]
 pub(crate) struct Completion {
     tokens: Vec<Token>,
+    /// The last token event, also where `tokens` is full.
+    last: Option<Token>,
+    /// Token events, and the reads that brought them.
+    events: u64,
+    reads: u64,
     /// Tokens in the first token event, where running usage told.
     in_first: Option<u64>,
     /// `usage.completion_tokens`, the last one seen.
@@ -60,24 +68,34 @@ impl Completion {
             self.fail(&message);
             return;
         }
-        let usage = chunk.pointer("/usage/completion_tokens").and_then(Value::as_u64);
+        let count = |pointer| chunk.pointer(pointer).and_then(Value::as_u64).filter(|n| *n <= MOST_TOKENS);
+        let usage = count("/usage/completion_tokens");
         let grew = usage.is_some_and(|now| now > self.usage.unwrap_or(0));
         if let Some(choice) = chunk.pointer("/choices/0") {
-            if (has_text(choice) || grew) && self.tokens.len() < MOST_EVENTS {
-                if self.tokens.is_empty() {
-                    self.in_first = usage;
-                }
-                self.tokens.push(token);
+            if has_text(choice) || grew {
+                self.token(token, usage);
             }
             if let Some(reason) = choice.get("finish_reason").and_then(Value::as_str) {
                 self.finish_reason = Some(clean(reason, 40));
             }
         }
         self.usage = usage.or(self.usage);
-        self.prompt_tokens = chunk.pointer("/usage/prompt_tokens").and_then(Value::as_u64).or(self.prompt_tokens);
+        self.prompt_tokens = count("/usage/prompt_tokens").or(self.prompt_tokens);
         let text = ["/choices/0/delta/content", "/choices/0/text"].into_iter().find_map(|pointer| chunk.pointer(pointer)?.as_str());
         if let Some(text) = text.filter(|text| self.text.len() + text.len() <= MOST_TEXT_BYTES) {
             self.text.push_str(text);
+        }
+    }
+
+    fn token(&mut self, token: Token, usage: Option<u64>) {
+        if self.events == 0 {
+            self.in_first = usage;
+        }
+        self.events += 1;
+        self.reads += u64::from(self.last.is_none_or(|last| last.read != token.read));
+        self.last = Some(token);
+        if self.tokens.len() < MOST_EVENTS {
+            self.tokens.push(token);
         }
     }
 
@@ -92,7 +110,7 @@ impl Completion {
 
     /// When the last token event came.
     pub(crate) fn last_token(&self) -> Option<Instant> {
-        self.tokens.last().map(|t| t.at)
+        self.last.map(|t| t.at)
     }
 
     /// When each token event came.
@@ -101,9 +119,8 @@ impl Completion {
     }
 
     /// Token events, and the reads that brought them.
-    pub(crate) fn events_and_reads(&self) -> (u64, u64) {
-        let reads = self.tokens.iter().zip(self.tokens.iter().skip(1)).filter(|(a, b)| a.read != b.read).count();
-        (self.tokens.len() as u64, (reads + usize::from(!self.tokens.is_empty())) as u64)
+    pub(crate) const fn events_and_reads(&self) -> (u64, u64) {
+        (self.events, self.reads)
     }
 
     /// Completion tokens, by the server's usage.
@@ -123,7 +140,7 @@ impl Completion {
         }
         let all = self.usage.ok_or("the server sent no usage")?;
         // Without running usage: as many events as tokens means one token each.
-        let one_each = u64::try_from(self.tokens.len()) == Ok(all);
+        let one_each = self.events == all;
         let first = self.in_first.or(one_each.then_some(1)).ok_or("how many tokens the first event holds is not known")?;
         let span = self.span().filter(|span| !span.is_zero() && all > first).ok_or("all tokens came in one event")?;
         Ok((all - first) as f64 / span.as_secs_f64())
@@ -133,8 +150,8 @@ impl Completion {
     /// this program was awake to read them one by one.
     pub(crate) fn itl_median(&self) -> Result<Duration, String> {
         let all = self.usage.ok_or("the server sent no usage")?;
-        if u64::try_from(self.tokens.len()) != Ok(all) {
-            return Err(format!("{all} tokens came in {} events", self.tokens.len()));
+        if self.events != all {
+            return Err(format!("{all} tokens came in {} events", self.events));
         }
         let per_read = self.events_per_read().ok_or("no token came")?;
         if per_read > MOST_EVENTS_PER_READ {
@@ -148,13 +165,11 @@ impl Completion {
 
     /// Token events for each read of the socket that brought any; 1 is healthy.
     pub(crate) fn events_per_read(&self) -> Option<f64> {
-        let mut reads: Vec<u64> = self.tokens.iter().map(|t| t.read).collect();
-        reads.dedup();
-        (!reads.is_empty()).then(|| self.tokens.len() as f64 / reads.len() as f64)
+        (self.reads > 0).then(|| self.events as f64 / self.reads as f64)
     }
 
     fn span(&self) -> Option<Duration> {
-        Some(self.tokens.last()?.at.saturating_duration_since(self.tokens.first()?.at))
+        Some(self.last?.at.saturating_duration_since(self.tokens.first()?.at))
     }
 }
 
@@ -233,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_longer_than_what_is_kept_has_the_right_rate() {
+        let (mut c, began, n) = (Completion::default(), Instant::now(), MOST_EVENTS as u64 + 1000);
+        for i in 1..=n {
+            let end = if i == n { "\"stop\"" } else { "null" };
+            let event = format!("{{\"choices\":[{{\"text\":\"x\",\"finish_reason\":{end}}}],\"usage\":{{\"completion_tokens\":{i}}}}}");
+            c.event(&event, began + Duration::from_millis(i), i);
+        }
+        c.event("[DONE]", began, n);
+        assert_eq!((c.events_and_reads(), c.tokens.len(), c.events_per_read()), ((n, n), MOST_EVENTS, Some(1.0)));
+        assert!((c.tokens_per_s().unwrap() - 1000.0).abs() < 0.01, "{:?}", c.tokens_per_s());
+    }
+
+    #[test]
     fn hostile_events_never_panic() {
         let now = Instant::now();
         let deep = "[".repeat(100_000);
@@ -244,6 +272,7 @@ mod tests {
         }
         let mut c = Completion::default();
         c.event("{\"choices\":[{}],\"usage\":{\"completion_tokens\":18446744073709551615}}", now, 0);
+        assert_eq!((c.usage(), c.tokens.len()), (None, 0));
         c.event("{\"error\":\"\\u001b[31m\",\"choices\":[{}]}", now, 0);
         assert_eq!(c.error.as_deref(), Some("\\u{1b}[31m"));
     }
