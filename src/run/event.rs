@@ -23,6 +23,15 @@ pub enum RunEvent {
         /// Every planned check, in report order.
         planned: Vec<Planned>,
     },
+    /// Some checks of the run are looked at again; the others keep their verdicts.
+    Rechecking {
+        /// When.
+        at: DateTime<Utc>,
+        /// Why, as a clause: `flannel.1 deleted on calypso`.
+        because: String,
+        /// Their instance ids, in plan order.
+        ids: Vec<String>,
+    },
     /// A probe has begun.
     Probing {
         /// Check instance id.
@@ -39,7 +48,7 @@ pub enum RunEvent {
     Finished {
         /// When.
         at: DateTime<Utc>,
-        /// Whether every planned check has a verdict of its own (false after ctrl+C or the run's deadline).
+        /// Whether every check that was to run has a verdict of its own (false after ctrl+C or the run's deadline).
         complete: bool,
         /// Whether a person interrupted it.
         interrupted: bool,

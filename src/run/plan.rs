@@ -94,6 +94,13 @@ impl Plan {
         Ok(Self { instances, vantages: vantages.to_vec() })
     }
 
+    /// The same plan with these instances alone.
+    pub fn only(mut self, ids: &[String]) -> Self {
+        let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+        self.instances.retain(|i| ids.contains(i.id.as_str()));
+        self
+    }
+
     /// The plan as the first event tells it.
     pub fn outline(&self) -> Vec<Planned> {
         self.instances

@@ -2,6 +2,7 @@
 
 use super::event::RunEvent;
 use super::plan::{Instance, Plan, Work};
+use super::state::Run;
 use crate::check::judge::{Judgement, judge};
 use crate::check::{Observation, Verdict};
 use crate::def::Catalog;
@@ -57,9 +58,6 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Begins a run on the current runtime.
 pub fn start(plan: Plan, catalog: &Catalog, limits: Limits) -> Running {
-    let (events_in, events) = mpsc::channel(256);
-    let (cancel, cancelled) = watch::channel(false);
-    let inventory = catalog.inventory.clone();
     let started = RunEvent::Started {
         run: run_id(),
         at: Utc::now(),
@@ -67,13 +65,30 @@ pub fn start(plan: Plan, catalog: &Catalog, limits: Limits) -> Running {
         vantages: plan.vantage_reports(),
         planned: plan.outline(),
     };
+    launch(started, plan, HashMap::new(), catalog, limits)
+}
+
+/// Looks again at the instances of a plan, which is part of the plan of `run`. Of what they need and is not looked at
+/// again, the old verdicts count.
+pub fn start_again(plan: Plan, run: &Run, because: String, catalog: &Catalog, limits: Limits) -> Running {
+    let ids: Vec<String> = plan.instances.iter().map(|i| i.id.clone()).collect();
+    let old = run.checks_in_order().filter(|c| !ids.contains(&c.id));
+    let settled = old.map(|c| (c.id.clone(), (c.outcome, c.blocked_by.clone().unwrap_or_else(|| c.id.clone())))).collect();
+    launch(RunEvent::Rechecking { at: Utc::now(), because, ids }, plan, settled, catalog, limits)
+}
+
+fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String)>, catalog: &Catalog, limits: Limits) -> Running {
+    let (events_in, events) = mpsc::channel(256);
+    let (cancel, cancelled) = watch::channel(false);
+    let inventory = catalog.inventory.clone();
     tokio::spawn(async move {
-        if events_in.send(started).await.is_err() {
+        if events_in.send(first).await.is_err() {
             return;
         }
         let deadline = Instant::now() + limits.timeout;
         let seats = Arc::new(Semaphore::new(limits.concurrency.max(1)));
-        let mut board = HashMap::new();
+        let mut board: HashMap<String, watch::Receiver<Known>> =
+            settled.into_iter().map(|(id, known)| (id, watch::channel(Some(known)).1)).collect();
         let mut senders = Vec::new();
         for instance in plan.instances {
             let (known, watcher) = watch::channel::<Known>(None);

@@ -21,6 +21,8 @@ pub struct Run {
     pub running: BTreeMap<String, DateTime<Utc>>,
     /// When the run began.
     pub started_at: Option<DateTime<Utc>>,
+    /// When checks were last begun to be looked at again, if they were.
+    pub resumed_at: Option<DateTime<Utc>>,
     /// When it ended; `None` while it goes on.
     pub finished_at: Option<DateTime<Utc>>,
     /// Whether every planned check has a verdict of its own; false until the run has finished.
@@ -29,6 +31,8 @@ pub struct Run {
     pub interrupted: bool,
     place: HashMap<String, usize>,
     judged: HashMap<String, CheckReport>,
+    /// Whether the checks that are not looked at again had been left complete, and interrupted.
+    rest: Option<(bool, bool)>,
 }
 
 /// A planned check and how far it has come.
@@ -76,6 +80,7 @@ impl Run {
                     ..Self::default()
                 };
             }
+            RunEvent::Rechecking { at, ids, .. } => self.resume(*at, ids),
             RunEvent::Probing { id, at } => {
                 self.running.insert(id.clone(), *at);
             }
@@ -83,10 +88,20 @@ impl Run {
             RunEvent::Finished { at, complete, interrupted } => {
                 self.running.clear();
                 self.finished_at = Some(*at);
-                self.complete = *complete;
-                self.interrupted = *interrupted;
+                let (rest_complete, rest_interrupted) = self.rest.unwrap_or((true, false));
+                self.complete = *complete && rest_complete;
+                self.interrupted = *interrupted || rest_interrupted;
             }
         }
+    }
+
+    fn resume(&mut self, at: DateTime<Utc>, ids: &[String]) {
+        let all = self.planned.iter().filter(|p| p.decided.is_none()).all(|p| ids.contains(&p.id));
+        self.rest = (!all).then_some((self.complete, self.interrupted));
+        self.resumed_at = Some(at);
+        self.finished_at = None;
+        self.complete = false;
+        self.interrupted = false;
     }
 
     fn judge(&mut self, check: &CheckReport) {
@@ -142,9 +157,9 @@ impl Run {
         (self.rows().filter(|row| row.verdict().is_some()).count(), self.planned.len())
     }
 
-    /// How long the run took, or has taken by `now`.
+    /// How long the run took, or has taken by `now`; since it was last resumed, if it was.
     pub fn elapsed(&self, now: DateTime<Utc>) -> TimeDelta {
-        let Some(start) = self.started_at else { return TimeDelta::zero() };
+        let Some(start) = self.resumed_at.or(self.started_at) else { return TimeDelta::zero() };
         (self.finished_at.unwrap_or(now) - start).max(TimeDelta::zero())
     }
 }
@@ -201,6 +216,23 @@ mod tests {
         assert_eq!(run.checks_in_order().count(), 0);
         assert!(run.is_live());
         assert_eq!(run.verdict_of("tailscale-up[styx]"), Some(Verdict::Skip));
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_what_is_not_looked_at_again() {
+        let events = fixture::blocked_vxlan();
+        let mut run = Run::fold(&events);
+        let (all, ids) = (run.progress(), vec!["flannel-device[calypso]".to_owned()]);
+        run.apply(&RunEvent::Rechecking { at: fixture::at(9000), because: "a test".into(), ids: ids.clone() });
+        assert!(run.is_live() && !run.complete && run.progress() == all);
+        run.apply(&RunEvent::Finished { at: fixture::at(9500), complete: true, interrupted: false });
+        assert!(run.complete && run.elapsed(fixture::at(0)) == TimeDelta::milliseconds(500));
+        // What was never seen does not become complete because something else was seen.
+        let mut cut = Run::fold(&events[..9]);
+        cut.apply(&RunEvent::Finished { at: fixture::at(900), complete: false, interrupted: true });
+        cut.apply(&RunEvent::Rechecking { at: fixture::at(9000), because: "a test".into(), ids });
+        cut.apply(&RunEvent::Finished { at: fixture::at(9500), complete: true, interrupted: false });
+        assert!(!cut.complete && cut.interrupted);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Changes of the network's state as the kernel announces them (rtnetlink(7) multicast groups), per vantage: no polling.
 
 use crate::vantage::{Net, Vantage};
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -38,8 +40,28 @@ pub struct Change {
     pub what: What,
     /// Whether it is gone.
     pub gone: bool,
-    /// Index of the device, where the announcement names one.
-    pub device: Option<u32>,
+    /// Name of the device, where the announcement is about one.
+    pub device: Option<String>,
+}
+
+impl fmt::Display for Change {
+    /// `flannel.1 deleted on calypso`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = self.device.as_deref();
+        let named = |what: &str| device.map_or_else(|| what.to_owned(), |device| format!("{what} of {device}"));
+        let verb = if self.gone { "deleted" } else { "set" };
+        match self.what {
+            What::Link => write!(f, "{} {}", device.unwrap_or("a device"), if self.gone { "deleted" } else { "changed" })?,
+            What::Address => write!(f, "{} {verb}", named("an address"))?,
+            What::Route => write!(f, "{} {verb}", named("a route"))?,
+            What::Rule => write!(f, "a routing rule {verb}")?,
+            What::Neighbour => write!(f, "{} {verb}", named("a neighbour"))?,
+            What::Forwarding => write!(f, "{} {verb}", named("a forwarding entry"))?,
+            What::Setting => write!(f, "{} changed", named("an IPv4 setting"))?,
+            What::Overrun => f.write_str("more changes than could be read")?,
+        }
+        write!(f, " on {}", self.vantage)
+    }
 }
 
 impl What {
@@ -71,15 +93,26 @@ const MOST: usize = 256;
 const PERMANENT: u16 = 0x80;
 
 /// Announces the changes of these vantages' networks until the receiver is dropped. It has subscribed when it returns: no
-/// later change is missed. The error names the vantage that cannot be watched.
+/// later change is missed. `overlay` is the VXLAN device: neighbours of other devices expire with the traffic and are no
+/// state. The error names the vantage that cannot be watched.
 #[expect(deprecated, reason = "AsyncFd's replacement is unsafe; the descriptor is owned for as long as it lives")]
-pub fn changes(vantages: &[Arc<Vantage>]) -> Result<mpsc::Receiver<Change>, String> {
+pub fn changes(vantages: &[Arc<Vantage>], overlay: &str) -> Result<mpsc::Receiver<Change>, String> {
     let (announce, changes) = mpsc::channel(MOST);
     for vantage in vantages {
-        let socket = subscribe(&vantage.net).and_then(AsyncFd::new).map_err(|e| format!("{} cannot be watched: {e}", vantage.id))?;
-        tokio::spawn(watch(socket, vantage.id.clone(), announce.clone()));
+        let said = |e: io::Error| format!("{} cannot be watched: {e}", vantage.id);
+        let socket = subscribe(&vantage.net).and_then(AsyncFd::new).map_err(said)?;
+        // Read after subscribing: a device that appears in between is announced as well.
+        let devices = vantage.net.with(devices).map_err(said)?;
+        let watcher = Watcher { vantage: vantage.id.clone(), overlay: overlay.to_owned(), devices, announce: announce.clone() };
+        tokio::spawn(watcher.watch(socket));
     }
     Ok(changes)
+}
+
+/// Devices by index. An announcement of an address or a neighbour has only the index.
+fn devices() -> HashMap<u32, String> {
+    let list = nix::net::if_::if_nameindex();
+    list.iter().flat_map(|list| list.iter()).map(|i| (i.index(), i.name().to_string_lossy().into_owned())).collect()
 }
 
 fn subscribe(net: &Net) -> io::Result<OwnedFd> {
@@ -117,23 +150,69 @@ fn subscribe(net: &Net) -> io::Result<OwnedFd> {
     })?
 }
 
-async fn watch(socket: AsyncFd<OwnedFd>, vantage: String, announce: mpsc::Sender<Change>) {
-    let mut buffer = vec![0_u8; 1 << 16];
-    loop {
-        let read = tokio::select! {
-            () = announce.closed() => return,
-            read = socket.async_io(Interest::READABLE, |fd| receive(fd, &mut buffer)) => read,
-        };
-        let seen = match read {
-            Ok(length) => parse(&buffer[..length.min(buffer.len())]),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => vec![(What::Overrun, false, None)],
-            Err(_) => return,
-        };
-        for (what, gone, device) in seen {
-            // A full queue holds unread changes already.
-            let _ = announce.try_send(Change { vantage: vantage.clone(), what, gone, device });
+/// One vantage's announcements, made into changes.
+struct Watcher {
+    vantage: String,
+    overlay: String,
+    devices: HashMap<u32, String>,
+    announce: mpsc::Sender<Change>,
+}
+
+impl Watcher {
+    async fn watch(mut self, socket: AsyncFd<OwnedFd>) {
+        let mut buffer = vec![0_u8; 1 << 16];
+        loop {
+            let read = tokio::select! {
+                () = self.announce.closed() => return,
+                read = socket.async_io(Interest::READABLE, |fd| receive(fd, &mut buffer)) => read,
+            };
+            let seen = match read {
+                Ok(length) => parse(&buffer[..length.min(buffer.len())]),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    vec![Seen { what: What::Overrun, gone: false, device: None, name: None }]
+                }
+                Err(_) => return,
+            };
+            for seen in seen {
+                if let Some(change) = self.change(seen) {
+                    // A full queue holds unread changes already.
+                    let _ = self.announce.try_send(change);
+                }
+            }
         }
     }
+
+    /// What an announcement means here; `None` if it is everyday business.
+    fn change(&mut self, seen: Seen) -> Option<Change> {
+        let Seen { what, gone, device, name } = seen;
+        let device = name.clone().or_else(|| self.devices.get(&device?).cloned());
+        if let (What::Link, Some(index), Some(name)) = (what, seen.device, name) {
+            if gone {
+                self.devices.remove(&index);
+            } else if self.devices.len() < MOST_DEVICES {
+                self.devices.insert(index, name);
+            }
+        }
+        let everyday = match what {
+            // The kernel's name for one end of a pair: pods come and go.
+            What::Link | What::Address | What::Setting => device.as_deref().is_some_and(|name| name.starts_with("veth")),
+            What::Neighbour => gone && device.as_ref() != Some(&self.overlay),
+            _ => false,
+        };
+        (!everyday).then(|| Change { vantage: self.vantage.clone(), what, gone, device })
+    }
+}
+
+/// Names that are remembered.
+const MOST_DEVICES: usize = 4096;
+
+/// One announcement as the kernel wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    what: What,
+    gone: bool,
+    device: Option<u32>,
+    name: Option<String>,
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -143,41 +222,87 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The announcements of one datagram. Anything may come: every length is checked.
-fn parse(mut rest: &[u8]) -> Vec<(What, bool, Option<u32>)> {
+fn parse(mut rest: &[u8]) -> Vec<Seen> {
     let mut changes = Vec::new();
     while let Some(head) = rest.get(..16) {
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u16::from_ne_bytes([head[4], head[5]]);
         let Some(body) = rest.get(16..length) else { break };
-        changes.extend(change(kind, body));
+        changes.extend(announcement(kind, body));
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     changes
 }
 
-fn change(kind: u16, body: &[u8]) -> Option<(What, bool, Option<u32>)> {
-    let word = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
-    Some(match kind {
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => (What::Link, kind == libc::RTM_DELLINK, word(4)),
-        libc::RTM_NEWADDR | libc::RTM_DELADDR => (What::Address, kind == libc::RTM_DELADDR, word(4)),
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => (What::Route, kind == libc::RTM_DELROUTE, None),
-        libc::RTM_NEWRULE | libc::RTM_DELRULE => (What::Rule, kind == libc::RTM_DELRULE, None),
-        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(kind == libc::RTM_DELNEIGH, body)?,
-        RTM_NEWNETCONF | RTM_DELNETCONF => (What::Setting, kind == RTM_DELNETCONF, None),
-        _ => return None,
-    })
+fn announcement(kind: u16, body: &[u8]) -> Option<Seen> {
+    let seen = |what, last, device, name| Some(Seen { what, gone: kind == last, device, name });
+    match kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK => link(kind == libc::RTM_DELLINK, body),
+        libc::RTM_NEWADDR | libc::RTM_DELADDR => seen(What::Address, libc::RTM_DELADDR, word(body, 4), None),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            let device = attribute(body, ROUTE_HEADER, libc::RTA_OIF).and_then(|value| word(value, 0));
+            seen(What::Route, libc::RTM_DELROUTE, device, None)
+        }
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => seen(What::Rule, libc::RTM_DELRULE, None, None),
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => neighbour(kind == libc::RTM_DELNEIGH, body),
+        // Its deletion comes with the device's.
+        RTM_NEWNETCONF => {
+            let device = attribute(body, NETCONF_HEADER, NETCONFA_IFINDEX).and_then(|value| word(value, 0));
+            seen(What::Setting, RTM_DELNETCONF, device, None)
+        }
+        _ => None,
+    }
 }
 
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
+const NETCONFA_IFINDEX: u16 = 1;
+/// Bytes before the attributes: struct ifinfomsg, struct rtmsg, struct netconfmsg.
+const LINK_HEADER: usize = 16;
+const ROUTE_HEADER: usize = 12;
+const NETCONF_HEADER: usize = 4;
+/// struct ndmsg, `ndm_flags`: the entry is the device's own and not its bridge's.
+const NTF_SELF: u8 = 2;
 
-/// Ordinary neighbours come and go with the traffic: only permanent ones, and what is deleted, are state.
-fn neighbour(gone: bool, body: &[u8]) -> Option<(What, bool, Option<u32>)> {
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+/// The first attribute of a kind, after a header.
+fn attribute(body: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
+    let mut rest = body.get(header..)?;
+    while let Some(head) = rest.get(..4) {
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([head[2], head[3]]) == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// A bridge announces the loss of a port as the deletion of a link of its own family: the device is still there.
+fn link(gone: bool, body: &[u8]) -> Option<Seen> {
+    if i32::from(*body.first()?) == libc::AF_BRIDGE {
+        return None;
+    }
+    let name = attribute(body, LINK_HEADER, libc::IFLA_IFNAME).map(|name| {
+        let name = name.split(|b| *b == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    });
+    Some(Seen { what: What::Link, gone, device: word(body, 4), name })
+}
+
+/// Ordinary neighbours come and go with the traffic, and a bridge learns: only what is permanent, or is deleted, is state.
+fn neighbour(gone: bool, body: &[u8]) -> Option<Seen> {
     let family = i32::from(*body.first()?);
-    let device = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
+    let device = word(body, 4)?;
     let state = u16::from_ne_bytes(body.get(8..10)?.try_into().ok()?);
+    let own = body.get(10)? & NTF_SELF != 0;
     let what = if family == libc::AF_BRIDGE { What::Forwarding } else { What::Neighbour };
-    (gone || state & PERMANENT != 0).then_some((what, gone, Some(device)))
+    let matters = (gone || state & PERMANENT != 0) && (what == What::Neighbour || own);
+    matters.then_some(Seen { what, gone, device: Some(device), name: None })
 }
 
 #[cfg(test)]
@@ -230,7 +355,7 @@ mod tests {
             return;
         }
         let nodes = two_nodes().await;
-        let mut changes = changes(&[nodes.calypso.vantage.clone(), nodes.tethys.vantage.clone()]).unwrap();
+        let mut changes = changes(&[nodes.calypso.vantage.clone(), nodes.tethys.vantage.clone()], "flannel.1").unwrap();
         let took = all(&nodes.tethys, &mut changes).await;
         assert!(took.iter().all(|t| *t < Duration::from_millis(200)), "{took:?}");
         assert!(What::Forwarding.concerns().contains(&"flannel"));
@@ -239,8 +364,8 @@ mod tests {
     #[test]
     fn no_bytes_make_it_panic() {
         let neighbour =
-            [28_u32.to_ne_bytes().as_slice(), &29_u16.to_ne_bytes(), &[0; 10], &[7, 0, 0, 0, 3, 0, 0, 0, 0x80, 0, 0, 0]].concat();
-        assert_eq!(parse(&neighbour), [(What::Forwarding, true, Some(3))]);
+            [28_u32.to_ne_bytes().as_slice(), &29_u16.to_ne_bytes(), &[0; 10], &[7, 0, 0, 0, 3, 0, 0, 0, 0x80, 0, NTF_SELF, 0]].concat();
+        assert_eq!(parse(&neighbour), [Seen { what: What::Forwarding, gone: true, device: Some(3), name: None }]);
         for length in 0..neighbour.len() {
             parse(&neighbour[..length]);
         }
