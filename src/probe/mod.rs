@@ -9,6 +9,7 @@ pub(crate) mod basic_auth;
 mod canary;
 mod capture;
 pub(crate) mod completion;
+mod conntrack;
 mod coredns;
 mod counters;
 mod der;
@@ -85,6 +86,7 @@ pub static KINDS: &[&Kind] = &[
     &pmtu::KIND,
     &counters::KIND,
     &nft::KIND,
+    &conntrack::KIND,
     &tcp::KIND,
     &udp::KIND,
     &dns::KIND,

@@ -6,6 +6,7 @@
 //! The diagnosis never looks in here: it sees the twin only through probes.
 
 pub mod cluster;
+mod conntrack;
 mod damage;
 pub mod derp;
 mod device;

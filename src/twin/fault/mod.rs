@@ -9,6 +9,7 @@ mod app_not_listening;
 mod br_netfilter_off;
 mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
+mod conntrack_full;
 mod coredns_down;
 mod coredns_upstream_dead;
 mod derp_relay;
@@ -120,6 +121,7 @@ pub static FAULTS: &[&Fault] = &[
     &vxlan_bad_outer_checksum::FAULT,
     &mtu::FRAGMENTS,
     &br_netfilter_off::FAULT,
+    &conntrack_full::FAULT,
     &pod_subnet::UNASSIGNED,
     &pod_subnet::FILE_MISSING,
     &mtu::BLACK_HOLE,
