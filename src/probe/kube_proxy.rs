@@ -39,7 +39,7 @@ pub(super) static KIND: Kind = Kind {
         fact(
             "layout",
             "text",
-            "whose rules a packet passes: `nftables` or `iptables` (kube-proxy's modes), `both`, `other`, or `none` if nothing translates it",
+            "whose rules a packet passes: `nftables`, `iptables` (in nf_tables), `iptables-legacy`, `both` if more than one of these, `other`, or `none` if nothing translates it",
         ),
         fact("targets", "list of text", "where a connection of the node itself would be led, address:port"),
         fact("pod_targets", "list of text", "where a connection of a pod on the node would be led"),
@@ -107,10 +107,6 @@ impl KubeProxy {
             Ok(ways) => ways,
             Err(reason) => return Observation::could_not_look(reason),
         };
-        // What is not in nf_tables may be in the tables of the old iptables, which cannot be read this way.
-        if own.targets.is_empty() && of_pods.targets.is_empty() && nft::legacy(cx) {
-            return Observation::could_not_look("the rules are in the tables of the old iptables, which are not read");
-        }
         let mut seen = Observation::default();
         let protocol = if packet.protocol == 17 { "udp" } else { "tcp" };
         seen.note("asked", format!("first packet of a connection to {}:{}/{protocol}", packet.to, packet.port));
