@@ -85,6 +85,13 @@ impl Table {
         table
     }
 
+    /// From a file: ipt_getinfo and the entries.
+    #[cfg(test)]
+    pub(super) fn parse_kept(bytes: &[u8]) -> Self {
+        let (info, entries) = bytes.split_at(INFO.min(bytes.len()));
+        Self::parse(info, entries)
+    }
+
     /// Names the chains that rules jump to by offset.
     fn link(&mut self, starts: &HashMap<usize, String>) {
         for entry in self.chains.iter_mut().flat_map(|(_, rules)| rules) {

@@ -6,7 +6,7 @@
 use super::legacy;
 use super::rule::{Action, Follower};
 use super::sets::Sets;
-use super::wire::{self, What, find, number, text};
+use super::wire::{self, Message, What, find, number, text};
 use crate::vantage::Net;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -89,8 +89,19 @@ struct Exit {
 impl Walker {
     /// Reads chains and rules; sets are read when a rule asks for them. Blocks for some milliseconds.
     pub(crate) fn read(net: &Net) -> io::Result<Self> {
-        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets: Sets::of(net)?, followed: 0 };
-        for message in wire::dump(net, What::Chains)?.iter().filter(|m| FAMILIES.contains(&m.family)) {
+        let sets = Sets::of(net)?;
+        let mut walker = Self::of(&wire::dump(net, What::Chains)?, &wire::dump(net, What::Rules)?, sets);
+        for (name, priority) in legacy::TABLES {
+            legacy::Table::read(net, name)?.into_iter().for_each(|table| walker.add(name, priority, table));
+        }
+        walker.bases.sort_by_key(|base| base.priority);
+        Ok(walker)
+    }
+
+    /// From the lists of chains and rules of nf_tables.
+    fn of(chains: &[Message], rules: &[Message], sets: Sets) -> Self {
+        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, followed: 0 };
+        for message in chains.iter().filter(|m| FAMILIES.contains(&m.family)) {
             let body = &message.body;
             let (Some(table), Some(name), Some(hook)) = (text(body, 1), text(body, 3), find(body, 4)) else { continue };
             let priority = find(hook, 2).and_then(|p| p.try_into().ok()).map_or(0, i32::from_be_bytes);
@@ -99,17 +110,13 @@ impl Walker {
                 walker.bases.push(Base { key: (message.family, table, name), hook, priority, kind });
             }
         }
-        for message in wire::dump(net, What::Rules)?.into_iter().filter(|m| FAMILIES.contains(&m.family)) {
+        for message in rules.iter().filter(|m| FAMILIES.contains(&m.family)) {
             if let (Some(table), Some(chain)) = (text(&message.body, 1), text(&message.body, 2)) {
                 let expressions = find(&message.body, 4).unwrap_or_default().to_vec();
                 Rc::make_mut(walker.chains.entry((message.family, table, chain)).or_default()).push(Rule::Expressions(expressions));
             }
         }
-        for (name, priority) in legacy::TABLES {
-            legacy::Table::read(net, name)?.into_iter().for_each(|table| walker.add(name, priority, table));
-        }
-        walker.bases.sort_by_key(|base| base.priority);
-        Ok(walker)
+        walker
     }
 
     /// Adds a table of the old iptables.
@@ -172,11 +179,11 @@ impl Walker {
                 Rule::Entry(entry) => entry.follow(packet),
             };
             let alone = certain && outcome.actions.len() == 1 && !outcome.passes;
-            let mut ends = false;
+            let (mut ends, mut leaves) = (false, false);
             for action in outcome.actions {
                 match action {
-                    Action::Accept => (exit.accepts, ends) = (true, true),
-                    Action::Return => (exit.returns, ends) = (true, true),
+                    Action::Accept => (exit.accepts, leaves) = (true, true),
+                    Action::Return => (exit.returns, leaves) = (true, true),
                     Action::Refuse => (ways.refused, ends) = (ways.refused || alone, true),
                     Action::Translate(to) => {
                         ways.targets.insert(to);
@@ -192,7 +199,8 @@ impl Walker {
                             exit.returns |= inner.returns
                         }
                         exit.accepts |= inner.accepts;
-                        ends |= inner.ends || inner.accepts || matches!(action, Action::Goto(_));
+                        ends |= inner.ends;
+                        leaves |= inner.accepts || matches!(action, Action::Goto(_));
                     }
                 }
             }
@@ -200,7 +208,7 @@ impl Walker {
             if !outcome.passes {
                 return Ok(exit);
             }
-            certain &= !ends;
+            certain &= !ends && !leaves;
         }
         exit.returns = true;
         Ok(exit)
@@ -215,6 +223,9 @@ fn layout((family, table, chain): &ChainKey, ways: &mut Ways) {
         ways.layouts.insert(if *family == LEGACY { "iptables-legacy" } else { "iptables" });
     }
 }
+
+#[cfg(test)]
+mod replay;
 
 #[cfg(test)]
 mod tests {

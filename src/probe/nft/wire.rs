@@ -179,6 +179,21 @@ fn open(net: &Net) -> io::Result<OwnedFd> {
     })?
 }
 
+/// The messages of a file: their types, and they.
+#[cfg(test)]
+pub(super) fn kept(mut bytes: &[u8]) -> Vec<(u16, Message)> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let length = u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize;
+        let mut dump = Dump::default();
+        take(&bytes[..length], &mut dump).unwrap();
+        let kind = u16::from_ne_bytes(bytes[4..6].try_into().unwrap()) & 0xff;
+        messages.extend(dump.messages.into_iter().map(|message| (kind, message)));
+        bytes = &bytes[length.next_multiple_of(4)..];
+    }
+    messages
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
