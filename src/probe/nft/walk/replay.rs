@@ -45,7 +45,7 @@ fn nf_tables(name: &str) -> Walker {
     let (sets, elements) = (of(SET), of(ELEMENTS));
     let read = sets.iter().map(|set| {
         let key = key(set, 2);
-        let own: Vec<Message> = elements.iter().filter(|e| self::text(&e.body, 2).as_ref() == Some(&key.2)).cloned().collect();
+        let own: Vec<Message> = elements.iter().filter(|e| text(&e.body, 2).as_ref() == Some(&key.2)).cloned().collect();
         let interval = number(&set.body, 3).unwrap_or_default() & INTERVAL != 0;
         (key, Rc::new(Set::of(&own, interval)))
     });
