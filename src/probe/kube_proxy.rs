@@ -3,6 +3,8 @@
 //! kube-proxy writes rules some time after the slices have changed (`minSyncPeriod`, 1 s by default). A difference counts only if it is
 //! still there [`SYNC`] later.
 
+mod word;
+
 use super::kube_client::{self, At, Connected};
 use super::nft::{OUTPUT, PREROUTING, Packet, Walker, Ways};
 use super::service::backends::{self, Backends};
@@ -39,7 +41,7 @@ pub(super) static KIND: Kind = Kind {
         fact(
             "layout",
             "text",
-            "whose rules a packet passes: `nftables` or `iptables` (kube-proxy's modes), `both`, `other`, or `none` if nothing translates it",
+            "whose rules a packet passes: `nftables`, `iptables` (in nf_tables), `iptables-legacy`, `both` if more than one of these, `other`, or `none` if nothing translates it",
         ),
         fact("targets", "list of text", "where a connection of the node itself would be led, address:port"),
         fact("pod_targets", "list of text", "where a connection of a pod on the node would be led"),
@@ -48,6 +50,10 @@ pub(super) static KIND: Kind = Kind {
         fact("stale", "list of text", "targets that the slices do not list as ready or terminating"),
         fact("missing", "list of text", "ready endpoints that no rule leads to"),
         fact("in_step", "bool", "the rules lead to the ready endpoints and nowhere else"),
+        fact("healthz", "text", "kube-proxy's health on the node's loopback (port 10256): `ok`, the HTTP status or the errno word"),
+        fact("mode", "text", "the mode that it says it runs in (port 10249): `nftables`, `iptables`, `ipvs`"),
+        fact("synced_s_ago", "s", "age of its last sync"),
+        fact("waiting_s", "s", "for how long a change has been waiting for a sync; 0 if none is"),
     ],
     decode: decode::<KubeProxy>,
 };
@@ -75,6 +81,19 @@ struct Wanted {
 #[async_trait]
 impl Probe for KubeProxy {
     async fn observe(&self, cx: &Context) -> Observation {
+        let (mut seen, word) = tokio::join!(self.compared(cx), word::ask(cx));
+        word.record(&mut seen, chrono::Utc::now().timestamp());
+        seen
+    }
+
+    fn target(&self) -> String {
+        format!("{}/{}:{}", self.namespace, self.name, self.port)
+    }
+}
+
+impl KubeProxy {
+    /// Rules and slices; a second time if they differ.
+    async fn compared(&self, cx: &Context) -> Observation {
         let first = self.look(cx).await;
         // Only a difference that lasts is one: kube-proxy may be about to write.
         let differs = first.facts.to_json()["in_step"] == false;
@@ -87,12 +106,6 @@ impl Probe for KubeProxy {
         second
     }
 
-    fn target(&self) -> String {
-        format!("{}/{}:{}", self.namespace, self.name, self.port)
-    }
-}
-
-impl KubeProxy {
     async fn look(&self, cx: &Context) -> Observation {
         let wanted = self.wanted(cx).await;
         let cluster_ip = match (&wanted, self.cluster_ip) {
@@ -107,10 +120,6 @@ impl KubeProxy {
             Ok(ways) => ways,
             Err(reason) => return Observation::could_not_look(reason),
         };
-        // What is not in nf_tables may be in the tables of the old iptables, which cannot be read this way.
-        if own.targets.is_empty() && of_pods.targets.is_empty() && nft::legacy(cx) {
-            return Observation::could_not_look("the rules are in the tables of the old iptables, which are not read");
-        }
         let mut seen = Observation::default();
         let protocol = if packet.protocol == 17 { "udp" } else { "tcp" };
         seen.note("asked", format!("first packet of a connection to {}:{}/{protocol}", packet.to, packet.port));

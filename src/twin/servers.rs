@@ -13,7 +13,7 @@ use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
 use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
-use super::service::{ServerHandle, api, apps, postgres};
+use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
@@ -45,6 +45,7 @@ pub struct Servers {
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
+    kube_proxy: Mutex<BTreeMap<String, Vec<ServerHandle>>>,
     /// What `warp-cli` prints on the workstation.
     pub warp: WarpAnswers,
     _others: Vec<ServerHandle>,
@@ -126,6 +127,9 @@ impl Servers {
                 .collect::<Result<_>>()?,
             portals,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
+            kube_proxy: Mutex::new(
+                overlays.iter().map(|o| Ok((o.node.name.clone(), kube_proxy::serve(&o.wire.net)?))).collect::<Result<_>>()?,
+            ),
             warp: super::warp::answers(inv),
             _others: others,
             resolvers: inv

@@ -1,5 +1,6 @@
 //! `nft`: the firewall at one hook: policies of its base chains, rules that refuse, and what they have counted.
 
+mod legacy;
 mod registers;
 mod rule;
 mod ruleset;
@@ -61,7 +62,7 @@ impl Probe for Nft {
         let (net, hook) = (cx.vantage.net.clone(), self.hook as u32);
         let read = tokio::task::spawn_blocking(move || Ruleset::read(&net)).await;
         match read.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {
-            Ok(ruleset) => self.facts(&ruleset, hook, legacy(cx)),
+            Ok(ruleset) => self.facts(&ruleset, hook, loaded_legacy(cx)),
             Err(reason) => Observation::could_not_look(reason),
         }
     }
@@ -117,7 +118,7 @@ fn duplicates(ruleset: &Ruleset) -> usize {
 }
 
 /// Tables of the old iptables announce themselves by name (`ip_tables_names`); the file is only there with the module.
-pub(super) fn legacy(cx: &Context) -> bool {
+fn loaded_legacy(cx: &Context) -> bool {
     let names = cx.vantage.net.with(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names"));
     names.is_ok_and(|read| read.is_ok_and(|text| !text.trim().is_empty()))
 }

@@ -191,14 +191,8 @@ impl Follower<'_> {
     }
 
     fn foreign_match(&self, data: &[u8]) -> Step {
-        let (name, info) = (text(data, 1).unwrap_or_default(), find(data, 3).unwrap_or_default());
-        let holds = match name.as_str() {
-            "comment" => Some(true),
-            "tcp" | "udp" => xt::ports(&name, info, self.packet.port),
-            "conntrack" => xt::new_connection(number(data, 2).unwrap_or_default(), info),
-            _ => None,
-        };
-        match holds {
+        let revision = number(data, 2).unwrap_or_default();
+        match xt::holds(&text(data, 1).unwrap_or_default(), revision, find(data, 3).unwrap_or_default(), self.packet.port) {
             Some(true) => Step::Next,
             Some(false) => Step::No,
             None => Step::Maybe,
@@ -206,17 +200,9 @@ impl Follower<'_> {
     }
 
     fn foreign_target(&self, data: &[u8]) -> Step {
-        match text(data, 1).unwrap_or_default().as_str() {
-            "DNAT" => {
-                let to = xt::dnat(number(data, 2).unwrap_or_default(), find(data, 3).unwrap_or_default(), self.packet.port);
-                Step::Do(vec![to.map_or(Action::TranslateUnread, Action::Translate)], false)
-            }
-            "REDIRECT" | "NETMAP" | "TPROXY" => Step::Do(vec![Action::TranslateUnread], false),
-            "REJECT" | "DROP" => Step::Do(vec![Action::Refuse], false),
-            "MASQUERADE" | "SNAT" => Step::Do(vec![Action::Accept], false),
-            // MARK, LOG, CONNMARK, ..: the packet goes on.
-            _ => Step::Next,
-        }
+        let revision = number(data, 2).unwrap_or_default();
+        let action = xt::action(&text(data, 1).unwrap_or_default(), revision, find(data, 3).unwrap_or_default(), self.packet.port);
+        action.map_or(Step::Next, |action| Step::Do(vec![action], false))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Sets and maps of nf_tables: what is in them, and what a key finds.
 
-use super::wire::{self, What, attributes, find, number, text};
+use super::wire::{self, Message, What, attributes, find, number, text};
 use crate::vantage::Net;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// NFT_SET_INTERVAL: an element is the beginning of a range, or the end of one.
-const INTERVAL: u32 = 4;
+pub(super) const INTERVAL: u32 = 4;
 /// NFT_SET_ELEM_INTERVAL_END.
 const INTERVAL_END: u32 = 1;
 
@@ -47,6 +47,16 @@ pub(super) enum Found<'a> {
 }
 
 impl Set {
+    /// From the list of its elements.
+    pub(super) fn of(messages: &[Message], interval: bool) -> Self {
+        let mut set = Self { interval, ..Self::default() };
+        for (_, element) in messages.iter().filter_map(|m| find(&m.body, 3)).flat_map(attributes) {
+            set.concatenated_ranges |= find(element, 10).is_some();
+            set.elements.extend(decode(element));
+        }
+        set
+    }
+
     pub(super) fn find(&self, key: &[Option<u8>]) -> Found<'_> {
         let known: Option<Vec<u8>> = key.iter().copied().collect();
         match known {
@@ -95,14 +105,7 @@ impl Sets {
         }
         let Some(net) = &self.net else { return Err(std::io::ErrorKind::NotFound.into()) };
         let interval = self.intervals.get(key).copied().unwrap_or(false);
-        let mut set = Set { interval, ..Set::default() };
-        for message in wire::dump_set(net, key)? {
-            let list = find(&message.body, 3).unwrap_or_default();
-            for (_, element) in attributes(list) {
-                set.concatenated_ranges |= find(element, 10).is_some();
-                set.elements.extend(decode(element));
-            }
-        }
+        let set = Set::of(&wire::dump_set(net, key)?, interval);
         let set = Rc::new(set);
         self.read.insert(key.clone(), set.clone());
         Ok(set)

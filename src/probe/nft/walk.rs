@@ -3,9 +3,10 @@
 //! It does not know how kube-proxy lays its rules out. Whatever wrote them (kube-proxy in nftables mode or through iptables-nft,
 //! a leftover of another mode, an operator), the answer is what the kernel would do with the first packet of a connection.
 
+use super::legacy;
 use super::rule::{Action, Follower};
 use super::sets::Sets;
-use super::wire::{self, What, find, number, text};
+use super::wire::{self, Message, What, find, number, text};
 use crate::vantage::Net;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -43,11 +44,22 @@ pub(crate) struct Ways {
     pub(crate) untouched: bool,
     /// It certainly reaches a rule that drops or rejects it.
     pub(crate) refused: bool,
-    /// Chains with a name of kube-proxy's that it passed: `nftables`, `iptables`.
+    /// Chains with a name of kube-proxy's that it passed: `nftables`, `iptables`, `iptables-legacy`.
     pub(crate) layouts: BTreeSet<&'static str>,
 }
 
 type ChainKey = (u8, String, String);
+/// The family that stands for the tables of the old iptables.
+const LEGACY: u8 = u8::MAX;
+
+/// A rule.
+#[derive(Clone, Debug)]
+enum Rule {
+    /// Of nf_tables: its expressions.
+    Expressions(Vec<u8>),
+    /// Of the old iptables.
+    Entry(legacy::Entry),
+}
 
 struct Base {
     key: ChainKey,
@@ -59,8 +71,8 @@ struct Base {
 /// A ruleset that can be followed.
 pub(crate) struct Walker {
     bases: Vec<Base>,
-    /// Expressions of each rule, by chain, in order.
-    chains: HashMap<ChainKey, Rc<Vec<Vec<u8>>>>,
+    /// Rules by chain, in order.
+    chains: HashMap<ChainKey, Rc<Vec<Rule>>>,
     sets: Sets,
     followed: usize,
 }
@@ -77,8 +89,19 @@ struct Exit {
 impl Walker {
     /// Reads chains and rules; sets are read when a rule asks for them. Blocks for some milliseconds.
     pub(crate) fn read(net: &Net) -> io::Result<Self> {
-        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets: Sets::of(net)?, followed: 0 };
-        for message in wire::dump(net, What::Chains)?.iter().filter(|m| FAMILIES.contains(&m.family)) {
+        let sets = Sets::of(net)?;
+        let mut walker = Self::of(&wire::dump(net, What::Chains)?, &wire::dump(net, What::Rules)?, sets);
+        for (name, priority) in legacy::TABLES {
+            legacy::Table::read(net, name)?.into_iter().for_each(|table| walker.add(name, priority, table));
+        }
+        walker.bases.sort_by_key(|base| base.priority);
+        Ok(walker)
+    }
+
+    /// From the lists of chains and rules of nf_tables.
+    fn of(chains: &[Message], rules: &[Message], sets: Sets) -> Self {
+        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, followed: 0 };
+        for message in chains.iter().filter(|m| FAMILIES.contains(&m.family)) {
             let body = &message.body;
             let (Some(table), Some(name), Some(hook)) = (text(body, 1), text(body, 3), find(body, 4)) else { continue };
             let priority = find(hook, 2).and_then(|p| p.try_into().ok()).map_or(0, i32::from_be_bytes);
@@ -87,14 +110,21 @@ impl Walker {
                 walker.bases.push(Base { key: (message.family, table, name), hook, priority, kind });
             }
         }
-        walker.bases.sort_by_key(|base| base.priority);
-        for message in wire::dump(net, What::Rules)?.into_iter().filter(|m| FAMILIES.contains(&m.family)) {
+        for message in rules.iter().filter(|m| FAMILIES.contains(&m.family)) {
             if let (Some(table), Some(chain)) = (text(&message.body, 1), text(&message.body, 2)) {
                 let expressions = find(&message.body, 4).unwrap_or_default().to_vec();
-                Rc::make_mut(walker.chains.entry((message.family, table, chain)).or_default()).push(expressions);
+                Rc::make_mut(walker.chains.entry((message.family, table, chain)).or_default()).push(Rule::Expressions(expressions));
             }
         }
-        Ok(walker)
+        walker
+    }
+
+    /// Adds a table of the old iptables.
+    fn add(&mut self, name: &str, priority: i32, table: legacy::Table) {
+        let key = |chain: String| (LEGACY, name.to_owned(), chain);
+        self.bases.extend(table.bases.into_iter().map(|(hook, chain)| Base { key: key(chain), hook, priority, kind: name.to_owned() }));
+        self.chains
+            .extend(table.chains.into_iter().map(|(chain, rules)| (key(chain), Rc::new(rules.into_iter().map(Rule::Entry).collect()))));
     }
 
     /// Where the packet may be led at a hook: first by the chains that translate, then, if none did, by those that filter.
@@ -109,14 +139,25 @@ impl Walker {
     }
 
     /// The base chains of one type, in order of priority. True if the packet may come through them.
+    ///
+    /// Of chains that translate at the same priority the one that was registered first decides, and the kernel does not tell which
+    /// that is: each of them may.
     fn pass(&mut self, packet: Packet, hook: u32, kind: &str, ways: &mut Ways, mut certain: bool) -> io::Result<bool> {
-        let keys: Vec<ChainKey> = self.bases.iter().filter(|b| b.hook == hook && b.kind == kind).map(|b| b.key.clone()).collect();
-        for key in keys {
-            let exit = self.chain(packet, &key, ways, certain, 0)?;
-            if !exit.returns && !exit.accepts {
+        let bases = self.bases.iter().filter(|b| b.hook == hook && b.kind == kind);
+        let bases: Vec<(i32, ChainKey)> = bases.map(|b| (b.priority, b.key.clone())).collect();
+        for together in bases.chunk_by(|a, b| a.0 == b.0) {
+            let mut through = true;
+            for (_, key) in together {
+                let exit = self.chain(packet, key, ways, certain, 0)?;
+                through &= exit.returns || exit.accepts;
+                if !through && kind == "filter" {
+                    return Ok(false);
+                }
+                certain &= !exit.ends;
+            }
+            if !through {
                 return Ok(false);
             }
-            certain &= !exit.ends;
         }
         Ok(true)
     }
@@ -133,14 +174,16 @@ impl Walker {
             if self.followed > MOST_RULES {
                 return Err(io::Error::other(format!("more than {MOST_RULES} rules would have to be followed")));
             }
-            let mut follower = Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets };
-            let mut outcome = follower.follow(rule)?;
+            let mut outcome = match rule {
+                Rule::Expressions(rule) => Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets }.follow(rule)?,
+                Rule::Entry(entry) => entry.follow(packet),
+            };
             let alone = certain && outcome.actions.len() == 1 && !outcome.passes;
-            let mut ends = false;
+            let (mut ends, mut leaves) = (false, false);
             for action in outcome.actions {
                 match action {
-                    Action::Accept => (exit.accepts, ends) = (true, true),
-                    Action::Return => (exit.returns, ends) = (true, true),
+                    Action::Accept => (exit.accepts, leaves) = (true, true),
+                    Action::Return => (exit.returns, leaves) = (true, true),
                     Action::Refuse => (ways.refused, ends) = (ways.refused || alone, true),
                     Action::Translate(to) => {
                         ways.targets.insert(to);
@@ -156,7 +199,8 @@ impl Walker {
                             exit.returns |= inner.returns
                         }
                         exit.accepts |= inner.accepts;
-                        ends |= inner.ends || inner.accepts || matches!(action, Action::Goto(_));
+                        ends |= inner.ends;
+                        leaves |= inner.accepts || matches!(action, Action::Goto(_));
                     }
                 }
             }
@@ -164,7 +208,7 @@ impl Walker {
             if !outcome.passes {
                 return Ok(exit);
             }
-            certain &= !ends;
+            certain &= !ends && !leaves;
         }
         exit.returns = true;
         Ok(exit)
@@ -172,19 +216,22 @@ impl Walker {
 }
 
 /// kube-proxy's table in nftables mode and the prefix of its chains in iptables mode (its source: pkg/proxy).
-fn layout((_, table, chain): &ChainKey, ways: &mut Ways) {
+fn layout((family, table, chain): &ChainKey, ways: &mut Ways) {
     if table == "kube-proxy" {
         ways.layouts.insert("nftables");
     } else if chain.starts_with("KUBE-SVC-") || chain.starts_with("KUBE-SEP-") {
-        ways.layouts.insert("iptables");
+        ways.layouts.insert(if *family == LEGACY { "iptables-legacy" } else { "iptables" });
     }
 }
+
+#[cfg(test)]
+mod replay;
 
 #[cfg(test)]
 mod tests {
     use super::super::sets::Set;
     use super::*;
-    use crate::twin::nft::{Batch, Hook, Rule};
+    use crate::twin::nft::{Batch, Hook, Rule as Written};
     use crate::vantage::NetNs;
 
     const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 80);
@@ -239,7 +286,7 @@ mod tests {
         ];
         Walker {
             bases: vec![Base { key: key("nat-output"), hook: OUTPUT, priority: -100, kind: "nat".to_owned() }],
-            chains: chains.map(|(name, rule)| (key(name), Rc::new(vec![rule]))).into_iter().collect(),
+            chains: chains.map(|(name, rule)| (key(name), Rc::new(vec![Rule::Expressions(rule)]))).into_iter().collect(),
             sets: Sets::known(sets.into_iter().collect()),
             followed: 0,
         }
@@ -264,12 +311,12 @@ mod tests {
             let verdict = attribute(2, &[word(1, (-3_i32).cast_unsigned()), attribute(2, chain)].concat());
             expression("immediate", &[word(1, 0), attribute(2, &verdict)])
         };
-        walker.chains.insert(key("service-web"), Rc::new(vec![jump(b"service-web\0")]));
+        walker.chains.insert(key("service-web"), Rc::new(vec![Rule::Expressions(jump(b"service-web\0"))]));
         assert!(walker.ways(TO_SERVICE, OUTPUT).unwrap_err().to_string().contains("too deeply"));
-        let whole = vmaps().chains[&key("nat-output")][0].clone();
+        let Rule::Expressions(whole) = vmaps().chains[&key("nat-output")][0].clone() else { unreachable!() };
         for length in 0..whole.len() {
             let mut walker = vmaps();
-            walker.chains.insert(key("nat-output"), Rc::new(vec![whole[..length].to_vec()]));
+            walker.chains.insert(key("nat-output"), Rc::new(vec![Rule::Expressions(whole[..length].to_vec())]));
             let _ = walker.ways(TO_SERVICE, OUTPUT);
         }
     }
@@ -280,7 +327,7 @@ mod tests {
             return;
         }
         let net = Net::Ns(NetNs::create("walk").unwrap());
-        let to_service = || Rule::new().to(SERVICE.into(), true).protocol(6).port(80);
+        let to_service = || Written::new().to(SERVICE.into(), true).protocol(6).port(80);
         let ways = |packet| Walker::read(&net).unwrap().ways(packet, OUTPUT).unwrap();
         assert_eq!(ways(TO_SERVICE), Ways { untouched: true, ..Ways::default() });
         let refusing = Batch::replace("firewall").fresh().chain("out", "filter", Hook::Output, 0).rule("out", to_service().reject());

@@ -13,6 +13,10 @@ const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+/// NLM_F_DUMP_INTR.
+const TORN: u16 = 0x10;
+/// How often a list is asked for that changed meanwhile.
+const TRIES: usize = 4;
 const HEADER: usize = 20;
 /// Most bytes of one dump: a node with some thousands of services has less.
 const MOST: usize = 64 << 20;
@@ -98,43 +102,58 @@ fn ask(net: &Net, what: What, family: u8, body: &[u8]) -> io::Result<Vec<Message
     request.extend([0; 8]);
     request.extend([family, 0, 0, 0]);
     request.extend(body);
-    // SAFETY: the request is valid for its length during the call.
-    if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
-        return Err(io::Error::last_os_error());
+    for _ in 0..TRIES {
+        // SAFETY: the request is valid for its length during the call.
+        if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let dump = receive(&socket)?;
+        if !dump.torn {
+            return Ok(dump.messages);
+        }
     }
-    receive(&socket)
+    Err(io::Error::other("the rules change faster than they can be read"))
 }
 
-fn receive(socket: &OwnedFd) -> io::Result<Vec<Message>> {
+/// What one request gave.
+#[derive(Default)]
+struct Dump {
+    messages: Vec<Message>,
+    /// It changed while it was listed, so it is a list of nothing that ever was.
+    torn: bool,
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Dump> {
     let until = Instant::now() + PATIENCE;
     let mut buffer = vec![0_u8; 1 << 16];
-    let mut messages = Vec::new();
+    let mut dump = Dump::default();
     let mut total = 0;
     while Instant::now() < until && total < MOST {
         // SAFETY: the buffer is valid for its length during the call.
         let n = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         let Ok(n) = usize::try_from(n) else { return Err(io::Error::last_os_error()) };
         total += n;
-        if take(&buffer[..n.min(buffer.len())], &mut messages)? {
-            return Ok(messages);
+        if take(&buffer[..n.min(buffer.len())], &mut dump)? {
+            return Ok(dump);
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "nf_tables did not end its list"))
 }
 
 /// Takes the messages of one datagram; true at the end of the dump.
-fn take(mut rest: &[u8], messages: &mut Vec<Message>) -> io::Result<bool> {
+fn take(mut rest: &[u8], dump: &mut Dump) -> io::Result<bool> {
     while let Some(head) = rest.get(..16) {
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u16::from_ne_bytes([head[4], head[5]]);
         let Some(message) = rest.get(..length).filter(|m| m.len() >= 16) else { return Err(io::ErrorKind::InvalidData.into()) };
+        dump.torn |= u16::from_ne_bytes([head[6], head[7]]) & TORN != 0;
         match kind {
             DONE => return Ok(true),
             ERROR => {
                 let code = message.get(16..20).and_then(|b| b.try_into().ok()).map_or(libc::EPROTO, |b| -i32::from_ne_bytes(b));
                 return Err(io::Error::from_raw_os_error(code));
             }
-            _ if message.len() >= HEADER => messages.push(Message { family: message[16], body: message[HEADER..].to_vec() }),
+            _ if message.len() >= HEADER => dump.messages.push(Message { family: message[16], body: message[HEADER..].to_vec() }),
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -160,15 +179,30 @@ fn open(net: &Net) -> io::Result<OwnedFd> {
     })?
 }
 
+/// The messages of a file: their types, and they.
+#[cfg(test)]
+pub(super) fn kept(mut bytes: &[u8]) -> Vec<(u16, Message)> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let length = u32::from_ne_bytes(bytes[..4].try_into().unwrap()) as usize;
+        let mut dump = Dump::default();
+        take(&bytes[..length], &mut dump).unwrap();
+        let kind = u16::from_ne_bytes(bytes[4..6].try_into().unwrap()) & 0xff;
+        messages.extend(dump.messages.into_iter().map(|message| (kind, message)));
+        bytes = &bytes[length.next_multiple_of(4)..];
+    }
+    messages
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_bytes_make_it_panic() {
-        let mut list = Vec::new();
+        let mut list = Dump::default();
         let chain = [24_u32.to_ne_bytes().as_slice(), &[3, 10, 0, 0], &[0; 8], &[2, 0, 0, 0], &[4, 0, 0, 0]].concat();
-        assert!(!take(&chain, &mut list).unwrap() && list.len() == 1);
+        assert!(!take(&chain, &mut list).unwrap() && list.messages.len() == 1 && !list.torn);
         for length in 0..chain.len() {
             let _ = take(&chain[..length], &mut list);
             attributes(&chain[..length]).count();
@@ -177,7 +211,7 @@ mod tests {
             for value in [0, 1, 2, 3, 0x7f, 0xff] {
                 let mut broken = chain.clone();
                 broken[at] = value;
-                let _ = take(&broken, &mut Vec::new());
+                let _ = take(&broken, &mut Dump::default());
                 attributes(&broken).count();
             }
         }

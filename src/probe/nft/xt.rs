@@ -1,5 +1,6 @@
-//! Matches and targets of iptables inside of nf_tables (`nft_compat`): the few whose meaning is needed, from their raw structs.
+//! Matches and targets of iptables, in its own tables or inside of nf_tables (`nft_compat`): the few whose meaning is needed, from their raw structs.
 
+use super::rule::Action;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED (include/uapi/linux/netfilter/nf_nat.h).
@@ -8,8 +9,29 @@ const PROTO_SPECIFIED: u32 = 2;
 /// XT_TCP_INV_DSTPT, the same for UDP.
 const INVERTED_DESTINATION: u8 = 2;
 
+/// Whether a match accepts the first packet of a connection to a port; `None` if that depends on what is not known here.
+pub(super) fn holds(name: &str, revision: u32, info: &[u8], port: u16) -> Option<bool> {
+    match name {
+        "comment" => Some(true),
+        "tcp" | "udp" => ports(name, info, port),
+        "conntrack" => new_connection(revision, info),
+        _ => None,
+    }
+}
+
+/// What a target does; `None` if the packet goes on (MARK, LOG, CONNMARK, ..).
+pub(super) fn action(name: &str, revision: u32, info: &[u8], port: u16) -> Option<Action> {
+    match name {
+        "DNAT" => Some(dnat(revision, info, port).map_or(Action::TranslateUnread, Action::Translate)),
+        "REDIRECT" | "NETMAP" | "TPROXY" => Some(Action::TranslateUnread),
+        "REJECT" | "DROP" => Some(Action::Refuse),
+        "MASQUERADE" | "SNAT" => Some(Action::Accept),
+        _ => None,
+    }
+}
+
 /// Whether a `tcp` or `udp` match accepts a destination port; `None` if it also looks at something that is not known here.
-pub(super) fn ports(name: &str, info: &[u8], port: u16) -> Option<bool> {
+fn ports(name: &str, info: &[u8], port: u16) -> Option<bool> {
     let at = |n: usize| Some(u16::from_ne_bytes(info.get(n..n + 2)?.try_into().ok()?));
     // struct xt_tcp and struct xt_udp both begin with the ranges of source and destination ports, in the host's byte order.
     let (source, low, high) = ((at(0)?, at(2)?), at(4)?, at(6)?);
@@ -24,7 +46,7 @@ pub(super) fn ports(name: &str, info: &[u8], port: u16) -> Option<bool> {
 }
 
 /// Whether a `conntrack` match accepts the first packet of a connection; `None` if it looks at more than the state.
-pub(super) fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
+fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
     const STATE: u16 = 1;
     const NEW: u16 = 8;
     let at = |n: usize| Some(u16::from_ne_bytes(info.get(n..n + 2)?.try_into().ok()?));
@@ -33,14 +55,17 @@ pub(super) fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
     (revision >= 2 && flags == STATE).then_some((states & NEW != 0) != (inverted & STATE != 0))
 }
 
-/// Where a `DNAT` target leads; a port that it does not name is the packet's own.
-pub(super) fn dnat(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
+/// Where a `DNAT` target leads, if that is one address; a port that it does not name is the packet's own.
+fn dnat(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
     let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
-    // Revision 0: struct nf_nat_ipv4_multi_range_compat; later ones: struct nf_nat_range and nf_nat_range2.
-    let (flags, address, minimum) = if revision == 0 { (word(4)?, 8, 16) } else { (word(0)?, 4, 36) };
-    let octets: [u8; 4] = info.get(address..address + 4)?.try_into().ok()?;
-    let named = u16::from_be_bytes(info.get(minimum..minimum + 2)?.try_into().ok()?);
-    (flags & MAP_IPS != 0).then(|| SocketAddrV4::new(Ipv4Addr::from(octets), if flags & PROTO_SPECIFIED != 0 { named } else { port }))
+    let octets = |n: usize| Some(<[u8; 4]>::try_from(info.get(n..n + 4)?).ok()?);
+    let named = |n: usize| Some(u16::from_be_bytes(info.get(n..n + 2)?.try_into().ok()?));
+    // Revision 0: struct nf_nat_ipv4_multi_range_compat; later ones: struct nf_nat_range and nf_nat_range2. First and last each.
+    let (flags, addresses, ports) = if revision == 0 { (word(4)?, (8, 12), (16, 18)) } else { (word(0)?, (4, 20), (36, 38)) };
+    let (address, named_port) = (octets(addresses.0)?, named(ports.0)?);
+    let one = octets(addresses.1)? == address && (flags & PROTO_SPECIFIED == 0 || named(ports.1)? == named_port);
+    let port = if flags & PROTO_SPECIFIED != 0 { named_port } else { port };
+    (flags & MAP_IPS != 0 && one).then(|| SocketAddrV4::new(Ipv4Addr::from(address), port))
 }
 
 #[cfg(test)]
@@ -85,12 +110,20 @@ mod tests {
         let mut new = vec![0; 40];
         new[0..4].copy_from_slice(&(MAP_IPS | PROTO_SPECIFIED).to_ne_bytes());
         new[4..8].copy_from_slice(&to.ip().octets());
+        new[20..24].copy_from_slice(&to.ip().octets());
         new[36..38].copy_from_slice(&6900_u16.to_be_bytes());
+        new[38..40].copy_from_slice(&6900_u16.to_be_bytes());
         assert_eq!((dnat(1, &new, 80), dnat(2, &new, 80)), (Some(to), Some(to)));
         let mut old = vec![0; 20];
         old[4..8].copy_from_slice(&MAP_IPS.to_ne_bytes());
         old[8..12].copy_from_slice(&to.ip().octets());
+        old[12..16].copy_from_slice(&to.ip().octets());
         assert_eq!(dnat(0, &old, 80), Some(SocketAddrV4::new(*to.ip(), 80)));
         assert_eq!(dnat(2, &new[..37], 80), None);
+        for (at, what) in [(20, "one of several addresses"), (38, "one of several ports")] {
+            let mut range = new.clone();
+            range[at] += 1;
+            assert_eq!(dnat(2, &range, 80), None, "{what} is not known");
+        }
     }
 }

@@ -28,6 +28,7 @@ mod forward_policy_drop;
 mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod k3s_cert_expired;
+mod kube_proxy_dead;
 mod kube_proxy_rules_missing;
 mod kube_proxy_stale_dnat;
 mod magicdns_in_node_resolv;
@@ -140,6 +141,7 @@ pub static FAULTS: &[&Fault] = &[
     &magicdns_in_node_resolv::FAULT,
     &kube_proxy_stale_dnat::FAULT,
     &kube_proxy_rules_missing::FAULT,
+    &kube_proxy_dead::FAULT,
     &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,
     &warp_split_tunnel::FAULT,

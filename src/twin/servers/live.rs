@@ -5,6 +5,7 @@ use crate::def::Inventory;
 use crate::twin::cluster::Cluster;
 use crate::twin::service::api::ApiHandle;
 use crate::twin::service::dns::{CoreDnsHandle, serve_failing};
+use crate::twin::service::kube_proxy;
 use crate::twin::service::pki::Validity;
 use crate::twin::topology::Hosts;
 use crate::vantage::Net;
@@ -105,6 +106,21 @@ impl Servers {
         for server in running {
             server.stop().await;
         }
+    }
+
+    /// Ends what a node's kube-proxy says of itself: its ports are closed when this returns.
+    pub async fn stop_kube_proxy(&self, node: &str) {
+        let ports = self.kube_proxy.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        for port in ports.into_iter().flatten() {
+            port.stop().await;
+        }
+    }
+
+    /// Starts it again.
+    pub fn start_kube_proxy(&self, node: &str, net: &Net) -> Result<()> {
+        let ports = kube_proxy::serve(net)?;
+        self.kube_proxy.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), ports);
+        Ok(())
     }
 
     /// Stops the application of a pod: its port is closed when this returns.

@@ -8,6 +8,7 @@ pub mod apps;
 pub mod dns;
 mod handle;
 mod http;
+pub mod kube_proxy;
 pub mod localapi;
 pub mod pki;
 pub mod postgres;
