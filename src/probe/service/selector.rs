@@ -17,20 +17,44 @@ pub(super) fn text(selector: &Labels) -> String {
     clean(&pairs.join(","), 300)
 }
 
-/// The labels that most pods carry in place of what the selector asks for: `3 pods carry app.kubernetes.io/name=argilla`.
-/// Empty if no pod comes near.
-pub(super) fn near_miss(selector: &Labels, pods: &[Labels]) -> String {
-    let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
-    for pod in pods {
-        for label in selector.iter().filter_map(|pair| near(pair, pod)) {
-            *carriers.entry(label).or_default() += 1;
+/// The pods of a namespace by their labels: those with the same labels are counted together.
+#[derive(Debug, Default)]
+pub(super) struct Namespace(BTreeMap<Labels, usize>);
+
+impl Namespace {
+    /// Adds a pod.
+    pub(super) fn add(&mut self, labels: Labels) {
+        *self.0.entry(labels).or_default() += 1;
+    }
+
+    /// How many pods a selector selects.
+    pub(super) fn matches(&self, selector: &Labels) -> usize {
+        self.0.iter().filter(|(labels, _)| selects(selector, labels)).map(|(_, pods)| pods).sum()
+    }
+
+    /// The labels that most pods carry in place of what the selector asks for: `3 pods carry app.kubernetes.io/name=argilla`.
+    /// Empty if no pod comes near.
+    pub(super) fn near_miss(&self, selector: &Labels) -> String {
+        let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
+        for (pod, pods) in &self.0 {
+            for label in selector.iter().filter_map(|pair| near(pair, pod)) {
+                *carriers.entry(label).or_default() += pods;
+            }
+        }
+        // The last of equals would win, so the order is turned around: ties go to the first name.
+        match carriers.iter().rev().max_by_key(|(_, pods)| **pods) {
+            Some((label, 1)) => clean(&format!("1 pod carries {label}"), 300),
+            Some((label, pods)) => clean(&format!("{pods} pods carry {label}"), 300),
+            None => String::new(),
         }
     }
-    // The last of equals would win, so the order is turned around: ties go to the first name.
-    match carriers.iter().rev().max_by_key(|(_, pods)| **pods) {
-        Some((label, 1)) => clean(&format!("1 pod carries {label}"), 300),
-        Some((label, pods)) => clean(&format!("{pods} pods carry {label}"), 300),
-        None => String::new(),
+}
+
+impl FromIterator<Labels> for Namespace {
+    fn from_iter<I: IntoIterator<Item = Labels>>(pods: I) -> Self {
+        let mut all = Self::default();
+        pods.into_iter().for_each(|labels| all.add(labels));
+        all
     }
 }
 
@@ -45,6 +69,9 @@ fn near((key, value): (&String, &String), pod: &Labels) -> Option<String> {
 
 /// At most two edits apart, and not because both are short.
 fn similar(a: &str, b: &str) -> bool {
+    if a.len().abs_diff(b.len()) > 8 {
+        return false;
+    }
     let edits = edit_distance(a, b);
     edits <= 2 && edits * 2 < a.chars().count().max(b.chars().count())
 }
@@ -76,10 +103,12 @@ mod tests {
     #[test]
     fn a_misspelt_value_and_a_misplaced_key_are_near_misses() {
         let argilla = labels(&[("app.kubernetes.io/name", "argilla"), ("tier", "web")]);
-        let pods = [argilla.clone(), argilla, labels(&[("app", "redis")])];
-        assert_eq!(near_miss(&labels(&[("app.kubernetes.io/name", "argila")]), &pods), "2 pods carry app.kubernetes.io/name=argilla");
-        assert_eq!(near_miss(&labels(&[("k8s-app", "redis")]), &pods), "1 pod carries app=redis");
-        assert_eq!(near_miss(&labels(&[("app", "elasticsearch")]), &pods), "");
+        let pods: Namespace = [argilla.clone(), argilla, labels(&[("app", "redis")])].into_iter().collect();
+        let near = |key: &str, value: &str| pods.near_miss(&labels(&[(key, value)]));
+        assert_eq!(near("app.kubernetes.io/name", "argila"), "2 pods carry app.kubernetes.io/name=argilla");
+        assert_eq!(near("k8s-app", "redis"), "1 pod carries app=redis");
+        assert_eq!(near("app", "elasticsearch"), "");
+        assert_eq!((pods.matches(&labels(&[("tier", "web")])), pods.matches(&labels(&[("tier", "db")]))), (2, 0));
     }
 
     #[test]
