@@ -215,3 +215,6 @@ fn problem(backends: &Backends, selector: &Labels, pods: Result<Option<&Namespac
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
