@@ -81,7 +81,7 @@ impl Seen {
             At::Connect => "connect",
             At::Tls => "tls",
             At::Denied => "auth",
-            At::Http | At::Status(_) | At::NotApi => stage,
+            At::Http | At::Status(_) | At::TooLarge | At::NotApi => stage,
         };
         self.observation.note("error", format!("{stage}: {}\n{}", failure.word, failure.detail).trim_end());
         self.stopped.get_or_insert((stage, failure.word.clone()));

@@ -7,8 +7,10 @@ mod config;
 mod failure;
 #[cfg(test)]
 pub(in crate::probe) mod fake;
+mod list;
 
 pub(crate) use failure::{At, Failure};
+pub(crate) use list::{MOST_SEEN, Shape};
 
 use super::{Context, net, tls};
 use crate::check::clean;
@@ -25,6 +27,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -35,9 +38,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest body that is read.
 const MOST_BYTES: usize = 10 << 20;
-/// Objects per page of a list, and most objects of a list.
-const PAGE: usize = 500;
-const MOST_OBJECTS: usize = 5000;
 
 /// Why there is no client.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ pub(crate) struct Connected {
     client: Client,
     net: Net,
     deadline: Instant,
+    requests: AtomicUsize,
     /// Time of the TCP handshake; absent where the server has no IPv4 address.
     pub(crate) handshake: Option<Duration>,
 }
@@ -126,7 +127,7 @@ impl KubeApi {
             None => None,
         };
         let client = self.client(address).await?;
-        Ok(Connected { client, net: self.net.clone(), deadline: self.deadline, handshake })
+        Ok(Connected { client, net: self.net.clone(), deadline: self.deadline, requests: AtomicUsize::new(0), handshake })
     }
 
     /// The certificate that the server shows (DER), also one that is not to be trusted.
@@ -216,6 +217,7 @@ impl Connected {
     }
 
     async fn get_as(&self, path: &str, accept: &'static str) -> Result<Answer, Failure> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.deadline.saturating_duration_since(Instant::now()).min(REQUEST_TIMEOUT);
         // kube opens its connection while this future is polled, so its socket is made inside the network.
         match timeout(patience, self.net.wrap(self.fetch(path, accept))).await {
@@ -233,43 +235,21 @@ impl Connected {
         Ok(Answer { status, body: body.to_bytes() })
     }
 
+    /// How many requests have been sent.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Asks for one object. `what` is verb and resource, for a refusal: `get services`.
     pub(crate) async fn object<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Failure> {
         self.get(path).await?.json(what)
-    }
-
-    /// Asks for a list page by page; at most 5000 objects. `path` may have a query.
-    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<Vec<T>, Failure> {
-        self.list_as(path, what, "application/json").await
-    }
-
-    /// Asks for the metadata of a list's objects only, which is far shorter; a server that cannot do that sends everything.
-    pub(crate) async fn list_metadata<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<Vec<T>, Failure> {
-        self.list_as(path, what, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json").await
-    }
-
-    async fn list_as<T: DeserializeOwned>(&self, path: &str, what: &str, accept: &'static str) -> Result<Vec<T>, Failure> {
-        let (mut objects, mut token) = (Vec::new(), String::new());
-        let first = if path.contains('?') { '&' } else { '?' };
-        while objects.len() < MOST_OBJECTS {
-            let from = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
-            let page: Page<T> = self.get_as(&format!("{path}{first}limit={PAGE}{from}"), accept).await?.json(what)?;
-            let empty = page.items.is_empty();
-            objects.extend(page.items);
-            token = page.metadata.continue_token;
-            if token.is_empty() || empty {
-                break;
-            }
-        }
-        objects.truncate(MOST_OBJECTS);
-        Ok(objects)
     }
 }
 
 fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
     match error.downcast::<kube::Error>() {
         Ok(error) => Failure { detail: Failure::from_kube(&error).detail, ..Failure::new(At::Http, "an answer that was cut short") },
-        Err(_) => Failure::new(At::Http, "an answer of more than 10 MB"),
+        Err(_) => Failure::new(At::TooLarge, "an answer of more than 10 MB"),
     }
 }
 
@@ -277,20 +257,6 @@ fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
 pub(crate) fn encode(text: &str) -> String {
     let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-#[derive(Deserialize)]
-struct Page<T> {
-    #[serde(default)]
-    metadata: PageMetadata,
-    // Required: an object without `items` is no list.
-    items: Vec<T>,
-}
-
-#[derive(Deserialize, Default)]
-struct PageMetadata {
-    #[serde(default, rename = "continue")]
-    continue_token: String,
 }
 
 /// What the API server sends with every error (`kind: Status`).
@@ -306,10 +272,13 @@ impl Answer {
         if let Some(failure) = self.failure(what) {
             return Err(failure);
         }
-        serde_json::from_slice(&self.body).map_err(|e| Failure {
-            detail: clean(&format!("{e}: {}", String::from_utf8_lossy(&self.body)), 300),
-            ..Failure::new(At::NotApi, "not an API server")
-        })
+        serde_json::from_slice(&self.body).map_err(|e| self.no_api(&e))
+    }
+
+    /// The answer is not what an API server sends.
+    fn no_api(&self, error: &serde_json::Error) -> Failure {
+        let begins = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
+        Failure { detail: clean(&format!("{error}: {begins}"), 300), ..Failure::new(At::NotApi, "not an API server") }
     }
 
     /// What a status other than 2xx means; `what` is verb and resource.
@@ -317,7 +286,7 @@ impl Answer {
         if (200..300).contains(&self.status) {
             return None;
         }
-        let text = String::from_utf8_lossy(&self.body);
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
         let Ok(said) = serde_json::from_slice::<Status>(&self.body) else {
             let detail = clean(&format!("{} {text}", self.status), 300);
             return Some(Failure { detail, ..Failure::new(At::NotApi, "not an API server") });

@@ -61,7 +61,7 @@ mod warp;
 #[cfg(test)]
 pub(crate) mod testnet;
 
-pub use service::{PortState, every_service};
+pub use service::{Objects, PortState, Services, every_service};
 
 use crate::check::Observation;
 use crate::def::Inventory;

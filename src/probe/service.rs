@@ -4,17 +4,16 @@ mod all;
 pub(super) mod backends;
 mod selector;
 
-pub use all::{PortState, every_service};
+pub use all::{Objects, PortState, Services, every_service};
 
 use super::kube_client::{self, At, Connected, Failure};
 use super::net::{self, ms};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
-use backends::Backends;
+use backends::{Backends, SliceText};
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use selector::Labels;
+use selector::{Labels, Namespace};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -148,7 +147,7 @@ impl Service {
         Ok((through, tcp.and(direct)))
     }
 
-    async fn slices(&self, api: &Connected, namespace: &str) -> Result<Vec<EndpointSlice>, Failure> {
+    async fn slices(&self, api: &Connected, namespace: &str) -> Result<Vec<SliceText>, Failure> {
         let label = format!("kubernetes.io%2Fservice-name%3D{}", kube_client::encode(&self.name));
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector={label}");
         api.list(&path, "list endpointslices").await
@@ -208,9 +207,9 @@ async fn select(api: &Connected, namespace: &str, selector: Option<&Labels>, fac
     }
     match api.list_metadata::<Pod>(&format!("/api/v1/namespaces/{namespace}/pods"), "list pods").await {
         Ok(pods) => {
-            let pods: Vec<Labels> = pods.into_iter().map(|p| p.metadata.labels.unwrap_or_default()).collect();
-            let matches = pods.iter().filter(|labels| selector::selects(&selector, labels)).count();
-            let near = if matches == 0 { selector::near_miss(&selector, &pods) } else { String::new() };
+            let pods: Namespace = pods.into_iter().map(|p| p.metadata.labels.unwrap_or_default()).collect();
+            let matches = pods.matches(&selector);
+            let near = if matches == 0 { pods.near_miss(&selector) } else { String::new() };
             facts.set("selector_matches", matches).set("near_miss", near);
         }
         Err(failure) => {

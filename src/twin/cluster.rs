@@ -5,30 +5,41 @@
 
 mod build;
 mod endpoints;
+mod history;
 mod names;
 mod objects;
 
 pub use endpoints::ServiceRule;
+pub use history::Change;
 pub use names::Lookup;
 pub use objects::{Objects, Resource};
 
 use crate::def::Inventory;
+use history::History;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// A handle on the cluster's objects; clones share them.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     objects: Arc<Mutex<Objects>>,
+    history: Arc<Mutex<History>>,
+    version: Arc<watch::Sender<u64>>,
 }
 
 impl Cluster {
     /// The documented cluster, healthy: every pod of a node that is declared up is ready.
     pub fn from_inventory(inventory: &Inventory) -> Self {
-        let cluster = Self { objects: Arc::new(Mutex::new(Objects::new(&inventory.cluster.domain))) };
+        let cluster = Self {
+            objects: Arc::new(Mutex::new(Objects::new(&inventory.cluster.domain))),
+            history: Arc::default(),
+            version: Arc::new(watch::Sender::new(0)),
+        };
         cluster.update(|objects| build::build(inventory, objects));
+        cluster.compact();
         cluster
     }
 
@@ -43,8 +54,26 @@ impl Cluster {
         let before = objects.clone();
         let result = change(&mut objects);
         endpoints::reconcile(&mut objects);
-        objects.stamp(&before);
+        let changes = objects.stamp(&before);
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).add(changes);
+        self.version.send_replace(objects.version());
         result
+    }
+
+    /// The changes after a version; the error is the oldest version that can be asked for.
+    pub fn changes_since(&self, version: u64) -> Result<Vec<Arc<Change>>, u64> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).since(version)
+    }
+
+    /// The store's version as it moves on.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Forgets the changes so far, as etcd does every five minutes: what goes on from an older version gets 410.
+    pub fn compact(&self) {
+        let version = self.read(Objects::version);
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).compact(version);
     }
 
     /// Writes flannel's annotations on a node, as flannel does when it has made its device.

@@ -21,6 +21,8 @@ pub(crate) enum At {
     Denied,
     /// An API server's answer with another status than 2xx.
     Status(u16),
+    /// An answer or a list that is larger than what is read of one.
+    TooLarge,
     /// Something answered that is no Kubernetes API server.
     NotApi,
 }

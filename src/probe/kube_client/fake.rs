@@ -8,6 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
@@ -25,9 +26,20 @@ pub(in crate::probe) enum Reply {
     Drip,
     /// Nothing, for ever.
     Silence,
+    /// Two lines of a head, then one byte of it at a time, for ever.
+    SlowHead,
+    /// A head that promises 10 GB, then spaces as fast as they are taken; counts the bytes.
+    Endless(Arc<AtomicUsize>),
+    /// What a function makes of the query.
+    By(Arc<dyn Fn(&str) -> Reply + Send + Sync>),
 }
 
 impl Reply {
+    /// A JSON object with status 200.
+    pub(in crate::probe) fn json(value: &serde_json::Value) -> Self {
+        Self::Body(200, value.to_string().into_bytes())
+    }
+
     /// A capture's status and body; its head is written anew (curl undid the chunks).
     pub(in crate::probe) fn capture(name: &str) -> Self {
         let text = std::fs::read_to_string(format!("{}/tests/data/k8s/{name}.http", env!("CARGO_MANIFEST_DIR"))).unwrap();
@@ -175,8 +187,13 @@ async fn serve(listener: TcpListener, tls: Tls, acceptor: TlsAcceptor, routes: A
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, routes: &Routes) -> Option<()> {
     let unknown = Reply::Body(404, br#"{"kind":"Status","message":"not found","code":404}"#.to_vec());
     loop {
-        let path = request(&mut stream).await?;
-        match routes.get(path.as_str()).unwrap_or(&unknown) {
+        let (path, query) = request(&mut stream).await?;
+        let reply = match routes.get(path.as_str()).unwrap_or(&unknown) {
+            Reply::By(make) => make(&query),
+            reply => reply.clone(),
+        };
+        match &reply {
+            Reply::By(_) => return None,
             Reply::Body(status, body) => {
                 let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
                 stream.write_all(&[head.as_bytes(), body].concat()).await.ok()?;
@@ -187,10 +204,17 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, routes: &Routes
             }
             Reply::Drip => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await.ok()?;
+                drip(&mut stream, b" ").await?;
+            }
+            Reply::SlowHead => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.ok()?;
+                drip(&mut stream, b"y").await?;
+            }
+            Reply::Endless(sent) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n").await.ok()?;
                 loop {
-                    stream.write_all(b" ").await.ok()?;
-                    stream.flush().await.ok()?;
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    stream.write_all(&[b' '; 16 << 10]).await.ok()?;
+                    sent.fetch_add(16 << 10, Ordering::Relaxed);
                 }
             }
             Reply::Silence => std::future::pending().await,
@@ -199,13 +223,23 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, routes: &Routes
     }
 }
 
-/// The path of the next request, without its query.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+/// Writes a byte again and again, until the other side has enough.
+async fn drip(stream: &mut (impl AsyncWrite + Unpin), byte: &[u8]) -> Option<()> {
+    loop {
+        stream.write_all(byte).await.ok()?;
+        stream.flush().await.ok()?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Path and query of the next request.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).ok()?;
     let target = head.split(' ').nth(1)?;
-    Some(target.split('?').next()?.to_owned())
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some((path.to_owned(), query.to_owned()))
 }

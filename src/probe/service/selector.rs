@@ -1,6 +1,7 @@
 //! Label selectors: whom they match, and whom they nearly match.
 
 use crate::check::clean;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Labels or an equality selector: key and value.
@@ -17,36 +18,67 @@ pub(super) fn text(selector: &Labels) -> String {
     clean(&pairs.join(","), 300)
 }
 
-/// The labels that most pods carry in place of what the selector asks for: `3 pods carry app.kubernetes.io/name=argilla`.
-/// Empty if no pod comes near.
-pub(super) fn near_miss(selector: &Labels, pods: &[Labels]) -> String {
-    let mut carriers: BTreeMap<String, usize> = BTreeMap::new();
-    for pod in pods {
-        for label in selector.iter().filter_map(|pair| near(pair, pod)) {
-            *carriers.entry(label).or_default() += 1;
+/// The pods of a namespace by their labels: those with the same labels are counted together.
+#[derive(Debug, Default)]
+pub(super) struct Namespace(BTreeMap<Labels, usize>);
+
+impl Namespace {
+    /// Adds a pod.
+    pub(super) fn add(&mut self, labels: Labels) {
+        *self.0.entry(labels).or_default() += 1;
+    }
+
+    /// How many pods a selector selects.
+    pub(super) fn matches(&self, selector: &Labels) -> usize {
+        self.0.iter().filter(|(labels, _)| selects(selector, labels)).map(|(_, pods)| pods).sum()
+    }
+
+    /// The label that comes nearest to what the selector asks for, and how many pods carry it: `3 pods carry
+    /// app.kubernetes.io/name=argilla`. Of equally near ones the most carried. Empty if no pod comes near.
+    pub(super) fn near_miss(&self, selector: &Labels) -> String {
+        let mut carriers: BTreeMap<(usize, String), usize> = BTreeMap::new();
+        for (pod, pods) in &self.0 {
+            for near in selector.iter().filter_map(|pair| near(pair, pod)) {
+                *carriers.entry(near).or_default() += pods;
+            }
+        }
+        match carriers.iter().min_by_key(|((edits, _), pods)| (*edits, Reverse(**pods))) {
+            Some(((_, label), 1)) => clean(&format!("1 pod carries {label}"), 300),
+            Some(((_, label), pods)) => clean(&format!("{pods} pods carry {label}"), 300),
+            None => String::new(),
         }
     }
-    // The last of equals would win, so the order is turned around: ties go to the first name.
-    match carriers.iter().rev().max_by_key(|(_, pods)| **pods) {
-        Some((label, 1)) => clean(&format!("1 pod carries {label}"), 300),
-        Some((label, pods)) => clean(&format!("{pods} pods carry {label}"), 300),
-        None => String::new(),
+}
+
+impl FromIterator<Labels> for Namespace {
+    fn from_iter<I: IntoIterator<Item = Labels>>(pods: I) -> Self {
+        let mut all = Self::default();
+        pods.into_iter().for_each(|labels| all.add(labels));
+        all
     }
 }
 
-/// The pod's label that looks like a pair it does not have: a similar value, or the value under another key.
-fn near((key, value): (&String, &String), pod: &Labels) -> Option<String> {
-    match pod.get(key) {
-        Some(other) if other == value => None,
-        Some(other) if similar(value, other) => Some(format!("{key}={other}")),
-        _ => pod.iter().find(|(k, v)| *k != key && *v == value && !value.is_empty()).map(|(k, v)| format!("{k}={v}")),
+/// The pod's label that looks like a pair it does not have, and how many edits apart: a similar value, or the value under another key.
+fn near((key, value): (&String, &String), pod: &Labels) -> Option<(usize, String)> {
+    let other = pod.get(key);
+    if other == Some(value) {
+        return None;
     }
+    if let Some((edits, other)) = other.and_then(|other| Some((similar(value, other)?, other))) {
+        return Some((edits, format!("{key}={other}")));
+    }
+    let moved = pod.iter().find(|(k, v)| *k != key && *v == value && !value.is_empty());
+    moved.map(|(k, v)| (0, format!("{k}={v}")))
 }
 
-/// At most two edits apart, and not because both are short.
-fn similar(a: &str, b: &str) -> bool {
+/// Edits between two values that are alike: at most two apart, and not because both are short.
+fn similar(a: &str, b: &str) -> Option<usize> {
+    // Two edits change at most two characters, of at most four bytes each.
+    if a.len().abs_diff(b.len()) > 8 {
+        return None;
+    }
     let edits = edit_distance(a, b);
-    edits <= 2 && edits * 2 < a.chars().count().max(b.chars().count())
+    (edits <= 2 && edits * 2 < a.chars().count().max(b.chars().count())).then_some(edits)
 }
 
 /// Levenshtein distance. Label values have at most 63 characters; longer ones are not compared.
@@ -76,16 +108,18 @@ mod tests {
     #[test]
     fn a_misspelt_value_and_a_misplaced_key_are_near_misses() {
         let argilla = labels(&[("app.kubernetes.io/name", "argilla"), ("tier", "web")]);
-        let pods = [argilla.clone(), argilla, labels(&[("app", "redis")])];
-        assert_eq!(near_miss(&labels(&[("app.kubernetes.io/name", "argila")]), &pods), "2 pods carry app.kubernetes.io/name=argilla");
-        assert_eq!(near_miss(&labels(&[("k8s-app", "redis")]), &pods), "1 pod carries app=redis");
-        assert_eq!(near_miss(&labels(&[("app", "elasticsearch")]), &pods), "");
+        let pods: Namespace = [argilla.clone(), argilla, labels(&[("app", "redis")])].into_iter().collect();
+        let near = |key: &str, value: &str| pods.near_miss(&labels(&[(key, value)]));
+        assert_eq!(near("app.kubernetes.io/name", "argila"), "2 pods carry app.kubernetes.io/name=argilla");
+        assert_eq!(near("k8s-app", "redis"), "1 pod carries app=redis");
+        assert_eq!(near("app", "elasticsearch"), "");
+        assert_eq!((pods.matches(&labels(&[("tier", "web")])), pods.matches(&labels(&[("tier", "db")]))), (2, 0));
     }
 
     #[test]
     fn short_values_are_not_alike() {
-        assert!(!similar("a", "b") && !similar("web", "db"));
-        assert!(similar("argila", "argilla") && similar("csv-worker", "csv-workers"));
+        assert!(similar("a", "b").is_none() && similar("web", "db").is_none());
+        assert_eq!((similar("argila", "argilla"), similar("csv-worker", "csv-workers")), (Some(1), Some(1)));
         assert_eq!(edit_distance("kitten", "sitting"), 3);
     }
 

@@ -1,6 +1,6 @@
 //! The store: objects by resource, namespace and name.
 
-use super::{name_of, namespace_of};
+use super::{Change, name_of, namespace_of};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -168,17 +168,28 @@ impl Objects {
         self.stored.get_mut(&resource)?.remove(&key(namespace, name))
     }
 
-    /// Gives a new `resourceVersion` to every object that differs from an earlier state.
-    pub(super) fn stamp(&mut self, before: &Self) {
+    /// Gives a new `resourceVersion` to every object that differs from an earlier state; returns the changes.
+    pub(super) fn stamp(&mut self, before: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
         for (resource, objects) in &mut self.stored {
             let old = before.stored.get(resource);
             for (key, object) in objects.iter_mut() {
-                if old.and_then(|old| old.get(key)) != Some(object) {
+                let before = old.and_then(|old| old.get(key));
+                if before != Some(object) {
                     self.version += 1;
                     object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                    let (before, after) = (before.cloned(), Some(object.clone()));
+                    changes.push(Change { version: self.version, resource: *resource, before, after });
                 }
             }
+            for (_, gone) in old.into_iter().flatten().filter(|(key, _)| !objects.contains_key(*key)) {
+                self.version += 1;
+                let mut gone = gone.clone();
+                gone["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                changes.push(Change { version: self.version, resource: *resource, before: Some(gone), after: None });
+            }
         }
+        changes
     }
 }
 

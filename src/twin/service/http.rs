@@ -74,7 +74,12 @@ pub(crate) async fn read_body(request: Request<Incoming>, most: usize) -> Option
 
 /// The time in the form of HTTP's `Date` header (RFC 9110, section 5.6.7).
 pub(crate) fn date() -> String {
-    chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    date_at(chrono::Utc::now())
+}
+
+/// Any time in that form.
+pub(crate) fn date_at(time: chrono::DateTime<chrono::Utc>) -> String {
+    time.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 /// The values of a query string, percent-decoded, in order.

@@ -6,8 +6,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a certificate could not be made.
 #[derive(Debug)]
@@ -69,12 +70,35 @@ pub struct Identity {
     pub key_pem: String,
 }
 
+/// Who a client certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Common name.
+    pub name: String,
+    /// Organizations.
+    pub groups: Vec<String>,
+}
+
+impl User {
+    /// The cluster's administrator, as in K3s' kubeconfig.
+    pub fn admin() -> Self {
+        Self { name: "system:admin".to_owned(), groups: vec!["system:masters".to_owned()] }
+    }
+
+    /// Somebody who may look at nodes, services and endpoint slices only.
+    pub fn viewer() -> Self {
+        Self { name: "fathom-viewer".to_owned(), groups: Vec::new() }
+    }
+}
+
 /// A certificate authority with a key that lives only in this process.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
     pem: String,
     clients: Arc<dyn ClientCertVerifier>,
+    /// Users by the certificates that were made for them.
+    users: Mutex<HashMap<Vec<u8>, User>>,
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -95,7 +119,7 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(der.clone())?;
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
-        Ok(Self { issuer: Issuer::new(params, key), der, pem: certificate.pem(), clients })
+        Ok(Self { issuer: Issuer::new(params, key), der, pem: certificate.pem(), clients, users: Mutex::default() })
     }
 
     /// The authority's certificate, for trust stores.
@@ -119,7 +143,7 @@ impl Authority {
     }
 
     /// TLS for a server that asks clients for a certificate and lets every one through the handshake, as kube-apiserver does:
-    /// whether it is good is decided later, by [`Authority::admits`].
+    /// whether it is good is decided later, by [`Authority::user`].
     pub fn server_that_asks(&self, names: &[&str], addresses: &[Ipv4Addr], validity: Validity) -> Result<Arc<ServerConfig>, PkiError> {
         self.server_config(names, addresses, validity, Some(Arc::new(AskOnly(self.clients.clone()))))
     }
@@ -155,31 +179,45 @@ impl Authority {
         Ok((certificate, key))
     }
 
-    /// A client certificate for the cluster's administrator, as in K3s' kubeconfig (`O=system:masters, CN=system:admin`).
-    pub fn client(&self, validity: Validity) -> Result<Identity, PkiError> {
+    /// A client certificate for a user.
+    pub fn client(&self, user: &User, validity: Validity) -> Result<Identity, PkiError> {
         let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
-        params.distinguished_name.push(DnType::CommonName, "system:admin");
+        for group in &user.groups {
+            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        }
+        params.distinguished_name.push(DnType::CommonName, user.name.as_str());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let (certificate, key) = self.sign(params, validity)?;
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).insert(certificate.der().to_vec(), user.clone());
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// Whether a client's certificate chain is of this authority and valid now.
-    pub fn admits(&self, chain: &[CertificateDer<'_>]) -> bool {
-        chain.split_first().is_some_and(|(first, rest)| self.clients.verify_client_cert(first, rest, UnixTime::now()).is_ok())
+    /// Who a client is: its certificate chain is of this authority and valid now, or it is nobody.
+    pub fn user(&self, chain: &[CertificateDer<'_>]) -> Option<User> {
+        let (first, rest) = chain.split_first()?;
+        self.clients.verify_client_cert(first, rest, UnixTime::now()).ok()?;
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).get(first.as_ref()).cloned()
     }
 
-    /// A kubeconfig for a server's URL, with a new client certificate inside.
+    /// A kubeconfig for a server's URL, with a new client certificate of the administrator inside.
     pub fn kubeconfig(&self, server: &str, validity: Validity) -> Result<String, PkiError> {
-        let client = self.client(validity)?;
+        self.kubeconfig_of(&[("default", &User::admin())], server, validity)
+    }
+
+    /// A kubeconfig with a context for each user; the first one is the current.
+    pub fn kubeconfig_of(&self, users: &[(&str, &User)], server: &str, validity: Validity) -> Result<String, PkiError> {
+        let (mut contexts, mut entries) = (String::new(), String::new());
+        for (name, user) in users {
+            let client = self.client(user, validity)?;
+            let (certificate, key) = (base64(client.certificate_pem.as_bytes()), base64(client.key_pem.as_bytes()));
+            contexts += &format!("- name: {name}\n  context:\n    cluster: default\n    user: {name}\n");
+            entries += &format!("- name: {name}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n");
+        }
+        let current = users.first().map_or("", |(name, _)| name);
         Ok(format!(
             "apiVersion: v1\nkind: Config\nclusters:\n- name: default\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
-             contexts:\n- name: default\n  context:\n    cluster: default\n    user: default\ncurrent-context: default\npreferences: {{}}\n\
-             users:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+             contexts:\n{contexts}current-context: {current}\npreferences: {{}}\nusers:\n{entries}",
             base64(self.pem.as_bytes()),
-            base64(client.certificate_pem.as_bytes()),
-            base64(client.key_pem.as_bytes()),
         ))
     }
 
@@ -306,10 +344,12 @@ mod tests {
     fn only_current_certificates_of_this_authority_are_admitted() {
         let (ours, theirs) = (Authority::new("k3s-ca").unwrap(), Authority::new("k3s-ca").unwrap());
         let chain = |identity: Identity| vec![CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).unwrap()];
-        assert!(ours.admits(&chain(ours.client(Validity::Current).unwrap())));
-        assert!(!ours.admits(&chain(ours.client(Validity::Expired).unwrap())));
-        assert!(!ours.admits(&chain(theirs.client(Validity::Current).unwrap())));
-        assert!(!ours.admits(&[]));
+        let admin = User::admin();
+        assert_eq!(ours.user(&chain(ours.client(&admin, Validity::Current).unwrap())), Some(User::admin()));
+        assert_eq!(ours.user(&chain(ours.client(&User::viewer(), Validity::Current).unwrap())), Some(User::viewer()));
+        assert_eq!(ours.user(&chain(ours.client(&admin, Validity::Expired).unwrap())), None);
+        assert_eq!(ours.user(&chain(theirs.client(&admin, Validity::Current).unwrap())), None);
+        assert_eq!(ours.user(&[]), None);
     }
 
     #[test]

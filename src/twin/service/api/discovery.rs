@@ -37,8 +37,60 @@ pub(super) fn document(segments: &[&str], server: Option<&str>) -> Option<Value>
     }
 }
 
+const VERBS: [&str; 3] = ["get", "list", "watch"];
+
+/// Whether a client takes the aggregated form, as kubectl since 1.26 does.
+pub(super) fn wants_aggregated(accept: &str) -> bool {
+    accept.split(',').any(|range| range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2") && !range.contains("v2beta"))
+}
+
+/// Every group of `/api` or `/apis` with all of its resources in one document.
+pub(super) fn aggregated(root: &str) -> Value {
+    let core = root == "api";
+    let names = if core { vec![""] } else { groups().collect() };
+    let items: Vec<Value> = names.into_iter().map(aggregated_group).collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_group(group: &str) -> Value {
+    let entry = |resource: Resource| {
+        let mut entry = json!({
+            "resource": resource.plural(),
+            "responseKind": {"group": group, "version": "v1", "kind": resource.kind()},
+            "scope": if resource.namespaced() { "Namespaced" } else { "Cluster" },
+            "singularResource": resource.kind().to_lowercase(),
+            "verbs": VERBS,
+        });
+        if !resource.short_names().is_empty() {
+            entry["shortNames"] = json!(resource.short_names());
+        }
+        if resource == Resource::Pods {
+            let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
+            entry["subresources"] = json!([{"subresource": "log", "responseKind": kind, "verbs": ["get"]}]);
+        }
+        entry
+    };
+    let review = |(_, plural, kind): &Review| {
+        json!({"resource": plural, "responseKind": {"group": group, "version": "v1", "kind": kind}, "scope": "Cluster",
+            "singularResource": kind.to_lowercase(), "verbs": ["create"]})
+    };
+    let resources = Resource::ALL.into_iter().filter(|r| r.group() == group).map(entry);
+    let all: Vec<Value> = resources.chain(REVIEWS.iter().filter(|(g, ..)| *g == group).map(review)).collect();
+    json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": [{"version": "v1", "resources": all, "freshness": "Current"}]})
+}
+
+/// Group, plural, kind.
+type Review = (&'static str, &'static str, &'static str);
+
+/// What a client asks about itself.
+const REVIEWS: &[Review] = &[
+    ("authentication.k8s.io", "selfsubjectreviews", "SelfSubjectReview"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+];
+
 fn groups() -> impl Iterator<Item = &'static str> {
-    ["discovery.k8s.io", "networking.k8s.io"].into_iter()
+    ["authentication.k8s.io", "authorization.k8s.io", "discovery.k8s.io", "networking.k8s.io"].into_iter()
 }
 
 fn group(name: &str) -> Value {
@@ -50,13 +102,15 @@ fn resources(group: &str, group_version: &str) -> Value {
     let entry = |resource: Resource| {
         let mut entry = json!({
             "name": resource.plural(), "singularName": resource.kind().to_lowercase(), "namespaced": resource.namespaced(),
-            "kind": resource.kind(), "verbs": ["get", "list"],
+            "kind": resource.kind(), "verbs": VERBS,
         });
         if !resource.short_names().is_empty() {
             entry["shortNames"] = json!(resource.short_names());
         }
         entry
     };
-    let entries: Vec<Value> = Resource::ALL.into_iter().filter(|r| r.group() == group).map(entry).collect();
+    let review = |(_, plural, kind): &Review| json!({"name": plural, "singularName": kind.to_lowercase(), "namespaced": false, "kind": kind, "verbs": ["create"]});
+    let entries = Resource::ALL.into_iter().filter(|r| r.group() == group).map(entry);
+    let entries: Vec<Value> = entries.chain(REVIEWS.iter().filter(|(g, ..)| *g == group).map(review)).collect();
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries})
 }

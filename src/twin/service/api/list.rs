@@ -1,33 +1,64 @@
 //! Lists: label and field selectors, `limit` and `continue`, `resourceVersion`.
 
-use super::status::{Failure, bad_request, too_large};
+use super::status::{Failure, bad_request, expired, too_large};
 use crate::twin::cluster::{Objects, Resource, namespace_of};
 use crate::twin::service::http::find;
 use crate::twin::service::pki::{base64, unbase64};
 use serde_json::{Value, json};
 
-/// The list object for a query. A namespace that does not exist has an empty list.
-pub(super) fn list(objects: &Objects, resource: Resource, namespace: Option<&str>, query: &[(String, String)]) -> Result<Value, Failure> {
+/// What a list or a watch is about.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub(super) resource: Resource,
+    namespace: Option<String>,
+    labels: Vec<Requirement>,
+    fields: Vec<Requirement>,
+}
+
+impl Selection {
+    /// Reads the selectors of a query.
+    pub(super) fn of(resource: Resource, namespace: Option<&str>, query: &[(String, String)]) -> Result<Self, Failure> {
+        Ok(Self {
+            resource,
+            namespace: namespace.map(str::to_owned),
+            labels: labels(find(query, "labelSelector").unwrap_or(""))?,
+            fields: fields(resource, find(query, "fieldSelector").unwrap_or(""))?,
+        })
+    }
+
+    /// Whether an object of the resource belongs to it.
+    pub(super) fn holds(&self, object: &Value) -> bool {
+        self.namespace.as_ref().is_none_or(|ns| namespace_of(object) == ns)
+            && self.labels.iter().chain(&self.fields).all(|requirement| requirement.holds(object))
+    }
+}
+
+/// The objects of a query and the list's metadata. A namespace that does not exist has an empty list. `oldest` is the version
+/// from which on changes are known: a list that began before it cannot go on.
+pub(super) fn list(
+    objects: &Objects,
+    resource: Resource,
+    namespace: Option<&str>,
+    query: &[(String, String)],
+    goes_on: impl Fn(u64) -> bool,
+) -> Result<(Value, Vec<Value>), Failure> {
     check_version(objects.version(), query)?;
-    let labels = labels(find(query, "labelSelector").unwrap_or(""))?;
-    let fields = fields(resource, find(query, "fieldSelector").unwrap_or(""))?;
-    let start = start(query)?;
-    let matches = |object: &Value| {
-        namespace.is_none_or(|ns| namespace_of(object) == ns)
-            && labels.iter().all(|requirement| requirement.holds(object))
-            && fields.iter().all(|requirement| requirement.holds(object))
-    };
-    let found: Vec<(&str, &Value)> = objects.list(resource).filter(|(key, object)| **key >= *start && matches(object)).collect();
+    let selection = Selection::of(resource, namespace, query)?;
+    let (start, version) = start(query)?.unwrap_or_else(|| (String::new(), objects.version()));
+    if !goes_on(version) {
+        return Err(expired(version));
+    }
+    let found: Vec<(&str, &Value)> = objects.list(resource).filter(|(key, object)| **key >= *start && selection.holds(object)).collect();
     let limit = find(query, "limit").and_then(|l| l.parse::<usize>().ok()).filter(|l| *l > 0).unwrap_or(usize::MAX);
-    let page: Vec<&Value> = found.iter().take(limit).map(|(_, object)| *object).collect();
-    let mut metadata = json!({"resourceVersion": objects.version().to_string()});
+    let page: Vec<Value> = found.iter().take(limit).map(|(_, object)| (*object).clone()).collect();
+    let mut metadata = json!({"resourceVersion": version.to_string()});
     if let Some((last, _)) = found.get(limit.wrapping_sub(1)).filter(|_| found.len() > limit) {
-        metadata["continue"] = json!(continue_token(objects.version(), last));
-        if labels.is_empty() && fields.is_empty() {
+        metadata["continue"] = json!(continue_token(version, last));
+        if selection.labels.is_empty() && selection.fields.is_empty() {
             metadata["remainingItemCount"] = json!(found.len() - limit);
         }
     }
-    Ok(json!({"kind": format!("{}List", resource.kind()), "apiVersion": resource.api_version(), "metadata": metadata, "items": page}))
+    Ok((metadata, page))
 }
 
 fn check_version(current: u64, query: &[(String, String)]) -> Result<(), Failure> {
@@ -45,11 +76,11 @@ fn continue_token(version: u64, last_key: &str) -> String {
     base64(token.to_string().as_bytes()).trim_end_matches('=').replace('+', "-").replace('/', "_")
 }
 
-/// The key to start from.
-fn start(query: &[(String, String)]) -> Result<String, Failure> {
-    let Some(token) = find(query, "continue").filter(|t| !t.is_empty()) else { return Ok(String::new()) };
+/// The key to start from and the version of the list that goes on; `None` for a new list.
+fn start(query: &[(String, String)]) -> Result<Option<(String, u64)>, Failure> {
+    let Some(token) = find(query, "continue").filter(|t| !t.is_empty()) else { return Ok(None) };
     let read = unbase64(token).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    read.and_then(|token| token["start"].as_str().map(str::to_owned))
+    read.and_then(|token| Some(Some((token["start"].as_str()?.to_owned(), token["rv"].as_u64()?))))
         .ok_or_else(|| bad_request("invalid continue token: continue key is not valid: invalid character looking for beginning of value"))
 }
 

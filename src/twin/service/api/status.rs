@@ -1,5 +1,6 @@
 //! `Status` objects: how the API says no.
 
+use super::access::Asked;
 use crate::twin::cluster::Resource;
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -61,6 +62,54 @@ pub(super) fn too_large(asked: u64, current: u64) -> Failure {
         json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
     let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
     Failure::with(StatusCode::GATEWAY_TIMEOUT, "Timeout", &message, details)
+}
+
+/// 410 for a list that cannot go on: its version is gone.
+pub(super) fn expired(version: u64) -> Failure {
+    Failure::new(
+        StatusCode::GONE,
+        "Expired",
+        &format!("The provided continue parameter is too old to go on from: version {version} is gone"),
+    )
+}
+
+/// 410 as the last event of a watch from a version that is gone.
+pub(super) fn too_old(asked: u64, oldest: u64) -> Failure {
+    Failure::new(StatusCode::GONE, "Expired", &format!("too old resource version: {asked} ({oldest})"))
+}
+
+/// 422 for initial events on a watch: a feature that 1.33 has switched off.
+pub(super) fn no_initial_events() -> Failure {
+    let because = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+    let cause = json!({"reason": "FieldValueForbidden", "message": format!("Forbidden: {because}"), "field": "sendInitialEvents"});
+    let details = json!({"group": "meta.k8s.io", "kind": "ListOptions", "causes": [cause]});
+    let message = format!("ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: {because}");
+    Failure::with(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", &message, details)
+}
+
+/// 415 for a body that is not JSON.
+pub(super) fn not_json() -> Failure {
+    let message = "the body of the request was in an unknown format - accepted media types include: application/json";
+    Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+}
+
+/// 403: `what` is the resource with its subresource, `place` the namespace or none.
+pub(super) fn forbidden(user: &str, asked: &Asked<'_>) -> Failure {
+    let (group, resource) = (asked.group, asked.resource.split('/').next().unwrap_or(""));
+    let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    let named = asked.name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
+    let place = asked.namespace.map_or_else(|| "at the cluster scope".to_owned(), |ns| format!("in the namespace \"{ns}\""));
+    let message = format!(
+        "{full}{named} is forbidden: User \"{user}\" cannot {} resource \"{}\" in API group \"{group}\" {place}",
+        asked.verb, asked.resource
+    );
+    let mut details = json!({});
+    for (key, value) in [("name", asked.name), ("group", Some(group).filter(|g| !g.is_empty())), ("kind", Some(resource))] {
+        if let Some(value) = value {
+            details[key] = json!(value);
+        }
+    }
+    Failure::with(StatusCode::FORBIDDEN, "Forbidden", &message, details)
 }
 
 /// 500 when the datastore does not answer.

@@ -27,7 +27,7 @@ fn start() -> Twin {
 fn client(twin: &Twin) -> reqwest::Client {
     rustls::crypto::ring::default_provider().install_default().ok();
     let ca = reqwest::Certificate::from_pem(twin.authority.pem().as_bytes()).unwrap();
-    let identity = twin.authority.client(Validity::Current).unwrap();
+    let identity = twin.authority.client(&User::admin(), Validity::Current).unwrap();
     let pem = format!("{}{}", identity.key_pem, identity.certificate_pem);
     let identity = reqwest::Identity::from_pem(pem.as_bytes()).unwrap();
     reqwest::Client::builder().no_proxy().tls_certs_only([ca]).identity(identity).build().unwrap()
