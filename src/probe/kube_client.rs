@@ -7,6 +7,7 @@ mod config;
 mod failure;
 #[cfg(test)]
 pub(in crate::probe) mod fake;
+mod log;
 
 pub(crate) use failure::{At, Failure};
 

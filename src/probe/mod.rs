@@ -10,6 +10,7 @@ mod canary;
 mod capture;
 pub(crate) mod completion;
 mod coredns;
+mod coredns_pods;
 mod counters;
 mod der;
 mod dns;
@@ -88,6 +89,7 @@ pub static KINDS: &[&Kind] = &[
     &udp::KIND,
     &dns::KIND,
     &coredns::KIND,
+    &coredns_pods::KIND,
     &resolver::KIND,
     &kube::KIND,
     &service::KIND,

@@ -10,6 +10,8 @@ mod br_netfilter_off;
 mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
 mod coredns_down;
+mod coredns_loop;
+mod coredns_single_replica_node_down;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -27,6 +29,7 @@ mod forward_policy_drop;
 mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod k3s_cert_expired;
+mod k3s_fallback_8888;
 mod kube_proxy_stale_dnat;
 mod magicdns_in_node_resolv;
 mod mtu;
@@ -131,10 +134,13 @@ pub static FAULTS: &[&Fault] = &[
     &api_datastore_hung::FAULT,
     &k3s_cert_expired::FAULT,
     &coredns_down::FAULT,
+    &coredns_loop::FAULT,
+    &coredns_single_replica_node_down::FAULT,
     &nxdomain_cached::FAULT,
     &search_domain_hijack::FAULT,
     &ndots_amplification::FAULT,
     &magicdns_in_node_resolv::FAULT,
+    &k3s_fallback_8888::FAULT,
     &kube_proxy_stale_dnat::FAULT,
     &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,

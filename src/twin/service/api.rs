@@ -3,6 +3,7 @@
 mod discovery;
 mod health;
 mod list;
+mod log;
 mod status;
 
 use super::ServerHandle;
@@ -111,6 +112,7 @@ impl Api {
         let get = request.method() == Method::GET;
         match segments[..] {
             ["version"] if get => Reply::Json(StatusCode::OK, discovery::version(&self.version)),
+            ["api", "v1", "namespaces", namespace, "pods", pod, "log"] if get => log::log(&self.cluster, namespace, pod, &query),
             ["readyz" | "livez" | "healthz", ..] if get => health::check(&segments, &query, self.hung.load(Ordering::SeqCst)),
             _ => match (discovery::document(&segments, request.uri().authority().map(|a| a.as_str())), target(&segments)) {
                 (Some(document), _) if get => Reply::Json(StatusCode::OK, document),
