@@ -71,6 +71,13 @@ pub struct Cluster {
     pub api_endpoint: SocketAddrV4,
     /// Where a kubeconfig lies, before the usual places are tried. `~/` is the home directory.
     pub kubeconfig: Option<String>,
+    /// The API server reaches the nodes' kubelets, for logs and exec: so in every real cluster, not so where there is none.
+    #[serde(default = "yes")]
+    pub kubelets: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The pod overlay (flannel VXLAN).

@@ -1,4 +1,7 @@
-//! `coredns`: every CoreDNS pod and the ClusterIP asked by UDP and by TCP; health, ready and metrics of each pod.
+//! `coredns`: the DNS grid: ClusterIP, every CoreDNS pod and the upstream resolvers, each asked for an internal and an external
+//! name by UDP and by TCP; health, ready and metrics of each pod.
+
+mod metrics;
 
 use super::http_get::{HttpUrl, get};
 use super::kube_client::{self, encode};
@@ -6,30 +9,47 @@ use super::query::{Transport, ask};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use async_trait::async_trait;
+use futures::future::join_all;
 use hickory_resolver::proto::rr::Name;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// Every CoreDNS pod and the ClusterIP asked by UDP and by TCP; health, ready and metrics of each pod.
+/// ClusterIP, CoreDNS pods and upstream resolvers asked by UDP and by TCP; health, ready and metrics of each pod.
 pub(super) static KIND: Kind = Kind {
     name: "coredns",
     root: "coredns",
-    about: "Every CoreDNS pod and the ClusterIP asked by UDP and by TCP; health, ready and metrics of each pod",
+    about: "ClusterIP, CoreDNS pods and upstream resolvers asked by UDP and by TCP; health, ready and metrics of each pod",
     privilege: None,
-    args: &[("name", "absolute name to ask for"), ("server", "ClusterIP of the DNS service")],
+    args: &[
+        ("name", "absolute name of the cluster to ask for"),
+        ("server", "ClusterIP of the DNS service"),
+        ("external", "absolute outside name to ask for too (optional)"),
+        ("upstream", "resolvers that CoreDNS should forward to: asked for the outside name, without CoreDNS in between (optional)"),
+    ],
     facts: &[
         fact("source", "text", "where the pods' addresses come from: `api` (EndpointSlices) or `inventory`"),
         fact("cluster_udp", "text", "rcode or errno word of the ClusterIP by UDP"),
         fact("cluster_tcp", "text", "the same by TCP"),
-        fact("pods", "list", "each pod: address, udp, tcp, health, ready (HTTP status or errno word)"),
+        fact("cluster_external_udp", "text", "the same for the outside name, by UDP"),
+        fact("cluster_external_tcp", "text", "the same for the outside name, by TCP"),
+        fact("pods", "list", "each pod: address, udp, tcp, external_udp, external_tcp, health, ready (HTTP status or errno word)"),
+        fact("upstream_grid", "list", "each resolver of `upstream`: address, udp, tcp"),
+        fact("upstream_by_udp", "count", "resolvers of `upstream` that answer by UDP"),
+        fact("upstream_by_tcp", "count", "resolvers of `upstream` that answer by TCP"),
         fact("addresses", "list of text", "addresses of the pods"),
         fact("answering", "count", "pods that answer by UDP"),
         fact("refusing", "count", "pods whose address is reachable and refuses port 53 by UDP and by TCP"),
         fact("silent", "count", "pods that do not answer in time by either"),
         fact("unhealthy", "count", "pods that answer DNS and not 200 on /health"),
+        fact("not_ready", "count", "pods that answer DNS and not 200 on /ready"),
+        fact("version", "text", "CoreDNS' version, as its metrics name it"),
+        fact("plugins", "list of text", "plugins that are enabled, of all pods"),
+        fact("cache_hits", "count", "answers from the cache, all pods"),
+        fact("cache_misses", "count", "queries that the cache could not answer, all pods"),
+        fact("forwarded", "count", "answers of upstreams, all pods"),
         fact("upstreams", "list of text", "resolvers that the metrics name as forwarded to"),
         fact("upstream_failures", "count", "failed health checks of upstreams, all pods"),
         fact("upstreams_down", "count", "times that all upstreams were down, all pods"),
@@ -43,52 +63,107 @@ pub(super) static KIND: Kind = Kind {
 
 /// Pods that are looked at.
 const MOST_PODS: usize = 16;
-/// Upstreams that are listed.
-const MOST_UPSTREAMS: usize = 16;
+/// Resolvers of `upstream` that are asked.
+const MOST_UPSTREAMS: usize = 4;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CoreDns {
     name: String,
     server: Ipv4Addr,
+    #[serde(default)]
+    external: Option<String>,
+    #[serde(default)]
+    upstream: Vec<Ipv4Addr>,
+}
+
+/// One row of the grid: a server asked for both names by both protocols. What was not asked for is empty.
+#[derive(Default)]
+struct Row {
+    udp: String,
+    tcp: String,
+    external_udp: String,
+    external_tcp: String,
 }
 
 /// What one pod said.
 struct Pod {
     address: Ipv4Addr,
-    udp: String,
-    tcp: String,
+    dns: Row,
     health: String,
     ready: String,
     metrics: Result<String, String>,
 }
 
+/// The names that are asked for.
+struct Names {
+    internal: Name,
+    external: Option<Name>,
+}
+
+impl CoreDns {
+    fn names(&self) -> Result<Names, String> {
+        let absolute = |name: &String| Name::from_ascii(name).map_err(|_| format!("`{}` is no valid name", clean(name, 253)));
+        Ok(Names { internal: absolute(&self.name)?, external: self.external.as_ref().map(absolute).transpose()? })
+    }
+}
+
 #[async_trait]
 impl Probe for CoreDns {
     async fn observe(&self, cx: &Context) -> Observation {
-        let Ok(name) = Name::from_ascii(&self.name) else {
-            return Observation::could_not_look("the name to ask for is no valid name");
-        };
-        let ask = |address: Ipv4Addr, transport| {
-            let name = &name;
-            async move { ask(&cx.vantage.net, SocketAddrV4::new(address, 53), name, transport, cx.deadline).await.rcode }
+        let names = match self.names() {
+            Ok(names) => names,
+            Err(reason) => return Observation::could_not_look(reason),
         };
         let look = async {
             let (source, addresses) = addresses(cx).await;
-            let pods = addresses.into_iter().map(|address| pod(cx, address, &ask));
-            (source, futures::future::join_all(pods).await)
+            (source, join_all(addresses.into_iter().map(|address| pod(cx, address, &names))).await)
         };
-        let (udp, tcp, (source, pods)) = tokio::join!(ask(self.server, Transport::Udp), ask(self.server, Transport::Tcp), look);
+        let upstream = join_all(self.upstream.iter().take(MOST_UPSTREAMS).map(|address| outside(cx, *address, &names)));
+        let (cluster, upstream, (source, pods)) = tokio::join!(row(cx, self.server, &names), upstream, look);
         let mut seen = Observation::default();
-        seen.note("dns", format!("{} @{}: UDP {udp}, TCP {tcp}", self.name, self.server));
-        seen.facts.set("source", source).set("cluster_udp", udp).set("cluster_tcp", tcp);
+        seen.note("dns", format!("{} {}", self.server, cluster.line()));
+        seen.facts.set("source", source).set("cluster_udp", cluster.udp).set("cluster_tcp", cluster.tcp);
+        for (path, word) in [("cluster_external_udp", cluster.external_udp), ("cluster_external_tcp", cluster.external_tcp)] {
+            seen.facts.set_or_unknown(path, (!word.is_empty()).then_some(word), "no outside name was given");
+        }
         record(&mut seen, &pods);
-        metrics(&mut seen, &pods);
+        record_upstream(&mut seen, self.upstream.iter().zip(&upstream));
+        let texts: Vec<Result<&str, &str>> = pods.iter().map(|p| p.metrics.as_deref().map_err(String::as_str)).collect();
+        metrics::record(&mut seen, &texts);
         seen
     }
 
     fn target(&self) -> String {
         format!("CoreDNS behind {}", self.server)
+    }
+}
+
+async fn word(cx: &Context, server: Ipv4Addr, name: &Name, transport: Transport) -> String {
+    ask(&cx.vantage.net, SocketAddrV4::new(server, 53), name, transport, cx.deadline).await.rcode
+}
+
+async fn row(cx: &Context, server: Ipv4Addr, names: &Names) -> Row {
+    let internal = |transport| word(cx, server, &names.internal, transport);
+    let (udp, tcp, outside) = tokio::join!(internal(Transport::Udp), internal(Transport::Tcp), outside(cx, server, names));
+    Row { udp, tcp, ..outside }
+}
+
+/// Only the outside name.
+async fn outside(cx: &Context, server: Ipv4Addr, names: &Names) -> Row {
+    let Some(name) = &names.external else { return Row::default() };
+    let (external_udp, external_tcp) = tokio::join!(word(cx, server, name, Transport::Udp), word(cx, server, name, Transport::Tcp));
+    Row { external_udp, external_tcp, ..Row::default() }
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let both = |udp: &str, tcp: &str| format!("UDP {udp}, TCP {tcp}");
+        match (self.udp.is_empty(), self.external_udp.is_empty()) {
+            (true, _) => format!("outside {}", both(&self.external_udp, &self.external_tcp)),
+            (false, true) => both(&self.udp, &self.tcp),
+            (false, false) => format!("{}; outside {}", both(&self.udp, &self.tcp), both(&self.external_udp, &self.external_tcp)),
+        }
     }
 }
 
@@ -113,24 +188,16 @@ async fn from_api(cx: &Context) -> Option<BTreeSet<Ipv4Addr>> {
     Some(all.filter_map(|a| a.parse().ok()).take(MOST_PODS).collect())
 }
 
-async fn pod<F, R>(cx: &Context, address: Ipv4Addr, ask: &F) -> Pod
-where
-    F: Fn(Ipv4Addr, Transport) -> R,
-    R: Future<Output = String>,
-{
-    let (udp, tcp, health, ready, metrics) = tokio::join!(
-        ask(address, Transport::Udp),
-        ask(address, Transport::Tcp),
-        page(cx, address, 8080, "/health"),
-        page(cx, address, 8181, "/ready"),
-        page(cx, address, 9153, "/metrics"),
-    );
-    let word = |page: &Result<(u16, String), String>| page.as_ref().map_or_else(Clone::clone, |(status, _)| status.to_string());
-    let metrics_text = match &metrics {
-        Ok((200, body)) => Ok(body.clone()),
-        other => Err(word(other)),
+async fn pod(cx: &Context, address: Ipv4Addr, names: &Names) -> Pod {
+    let (dns, health, ready) = tokio::join!(row(cx, address, names), page(cx, address, 8080, "/health"), page(cx, address, 8181, "/ready"));
+    // After the queries: CoreDNS counts an upstream only once it has forwarded to it.
+    let metrics = match page(cx, address, 9153, "/metrics").await {
+        Ok((200, body)) => Ok(body),
+        Ok((status, _)) => Err(status.to_string()),
+        Err(word) => Err(word),
     };
-    Pod { address, udp, tcp, health: word(&health), ready: word(&ready), metrics: metrics_text }
+    let word = |page: &Result<(u16, String), String>| page.as_ref().map_or_else(Clone::clone, |(status, _)| status.to_string());
+    Pod { address, dns, health: word(&health), ready: word(&ready), metrics }
 }
 
 /// Status and body, or the word for what went wrong.
@@ -150,102 +217,35 @@ fn answered(word: &str) -> bool {
 
 fn record(seen: &mut Observation, pods: &[Pod]) {
     let count = |which: &dyn Fn(&Pod) -> bool| pods.iter().filter(|p| which(p)).count();
-    let listed: Vec<Value> = pods
-        .iter()
-        .map(|p| json!({"address": p.address.to_string(), "udp": p.udp, "tcp": p.tcp, "health": p.health, "ready": p.ready}))
-        .collect();
     for pod in pods {
-        let line = format!("{}: UDP {}, TCP {}, /health {}, /ready {}", pod.address, pod.udp, pod.tcp, pod.health, pod.ready);
-        seen.note("coredns", line);
+        seen.note("coredns", format!("{} {}; /health {}, /ready {}", pod.address, pod.dns.line(), pod.health, pod.ready));
     }
     seen.facts
         .set("addresses", pods.iter().map(|p| p.address.to_string()).collect::<Vec<_>>())
-        .set("answering", count(&|p| answered(&p.udp)))
-        .set("refusing", count(&|p| p.udp == "ECONNREFUSED" && p.tcp == "ECONNREFUSED"))
-        .set("silent", count(&|p| p.udp == "TIMEOUT" && !answered(&p.tcp)))
-        .set("unhealthy", count(&|p| answered(&p.udp) && p.health != "200"))
-        .set("pods", listed);
+        .set("answering", count(&|p| answered(&p.dns.udp)))
+        .set("refusing", count(&|p| p.dns.udp == "ECONNREFUSED" && p.dns.tcp == "ECONNREFUSED"))
+        .set("silent", count(&|p| p.dns.udp == "TIMEOUT" && !answered(&p.dns.tcp)))
+        .set("unhealthy", count(&|p| answered(&p.dns.udp) && p.health != "200"))
+        .set("not_ready", count(&|p| answered(&p.dns.udp) && p.ready != "200"))
+        .set("pods", pods.iter().map(Pod::to_json).collect::<Vec<_>>());
 }
 
-/// Facts from the metrics of all pods together; unknown if no pod shows any.
-fn metrics(seen: &mut Observation, pods: &[Pod]) {
-    const PATHS: [&str; 7] = ["upstreams", "upstream_failures", "upstreams_down", "panics", "servfail", "nxdomain", "noerror"];
-    let texts: Vec<&String> = pods.iter().filter_map(|p| p.metrics.as_ref().ok()).collect();
-    if texts.is_empty() {
-        let why = pods.iter().find_map(|p| p.metrics.as_ref().err()).map_or("no CoreDNS pod is known", String::as_str);
-        PATHS.iter().for_each(|path| _ = seen.facts.unknown(path, format!("no metrics: {why}")));
-        return;
+impl Pod {
+    fn to_json(&self) -> Value {
+        json!({"address": self.address.to_string(), "udp": self.dns.udp, "tcp": self.dns.tcp, "external_udp": self.dns.external_udp,
+            "external_tcp": self.dns.external_tcp, "health": self.health, "ready": self.ready})
     }
-    let totals = texts.iter().fold(Totals::default(), |totals, text| totals.add(text));
-    let rcode = |rcode: &str| totals.rcodes.get(rcode).copied().unwrap_or_default();
+}
+
+fn record_upstream<'a>(seen: &mut Observation, asked: impl Iterator<Item = (&'a Ipv4Addr, &'a Row)>) {
+    let asked: Vec<_> = asked.filter(|(_, row)| !row.external_udp.is_empty()).collect();
+    let grid =
+        |(address, row): &(&Ipv4Addr, &Row)| json!({"address": address.to_string(), "udp": row.external_udp, "tcp": row.external_tcp});
+    for (address, row) in &asked {
+        seen.note("dns", format!("{address} {}", row.line()));
+    }
     seen.facts
-        .set("upstreams", totals.upstreams.iter().cloned().collect::<Vec<_>>())
-        .set("upstream_failures", totals.failures)
-        .set("upstreams_down", totals.down)
-        .set("panics", totals.panics)
-        .set("servfail", rcode("SERVFAIL"))
-        .set("nxdomain", rcode("NXDOMAIN"))
-        .set("noerror", rcode("NOERROR"));
-}
-
-#[derive(Default)]
-struct Totals {
-    upstreams: BTreeSet<String>,
-    failures: u64,
-    down: u64,
-    panics: u64,
-    rcodes: BTreeMap<String, u64>,
-}
-
-impl Totals {
-    fn add(mut self, text: &str) -> Self {
-        for line in text.lines() {
-            let (head, labels) = line.split_once('{').unwrap_or_else(|| (line.split_whitespace().next().unwrap_or_default(), ""));
-            let value = line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).filter(|v| v.is_finite()).unwrap_or_default() as u64;
-            let forwards = head.starts_with("coredns_proxy_") || head.starts_with("coredns_forward_");
-            if let Some(to) = label(labels, "to").filter(|_| forwards && self.upstreams.len() < MOST_UPSTREAMS) {
-                self.upstreams.insert(clean(to, 64));
-            }
-            match head {
-                "coredns_proxy_healthcheck_failures_total" => self.failures += value,
-                "coredns_forward_healthcheck_broken_total" => self.down += value,
-                "coredns_panics_total" => self.panics += value,
-                "coredns_dns_responses_total" => {
-                    if let Some(rcode) = label(labels, "rcode").filter(|_| self.rcodes.len() < 32) {
-                        *self.rcodes.entry(rcode.to_owned()).or_default() += value;
-                    }
-                }
-                _ => {}
-            }
-        }
-        self
-    }
-}
-
-/// The value of a label in `a="b",c="d"} 1`; CoreDNS' own values hold no quotes.
-fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
-    let rest = labels.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix("=\""))?;
-    rest.split('"').next()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn captured_metrics_name_the_upstream_and_its_failures() {
-        let totals = Totals::default().add(include_str!("../../tests/data/coredns/metrics-upstream-dropped.http"));
-        assert_eq!(totals.upstreams.iter().map(String::as_str).collect::<Vec<_>>(), ["203.0.113.10:53"]);
-        assert!(totals.failures > 0 && totals.down > 0 && totals.panics == 0);
-        assert!(totals.rcodes["SERVFAIL"] > 0 && totals.rcodes["NXDOMAIN"] > 0);
-    }
-
-    #[test]
-    fn hostile_metrics_never_panic() {
-        for text in
-            ["", "{", "coredns_proxy_x{to=\"", "coredns_dns_responses_total{rcode=\"A} NaN", "coredns_panics_total 1e400", "é{é=\"é"]
-        {
-            Totals::default().add(text);
-        }
-    }
+        .set("upstream_grid", asked.iter().map(grid).collect::<Vec<_>>())
+        .set("upstream_by_udp", asked.iter().filter(|(_, row)| answered(&row.external_udp)).count())
+        .set("upstream_by_tcp", asked.iter().filter(|(_, row)| answered(&row.external_tcp)).count());
 }

@@ -1,9 +1,9 @@
 //! `dns`: a name resolved as a client would, candidate by candidate, each with rcode and time.
 
-use super::lookup::{How, Lookup, lookup};
+use super::lookup::{How, Lookup, line, lookup};
 use super::net::ms;
 use super::query::{Transport, ask_for};
-use super::resolv::{Nameserver, ResolvConf};
+use super::resolv::{MAGIC_DNS, Nameserver, ResolvConf};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use crate::vantage::Vantage;
@@ -26,6 +26,7 @@ pub(super) static KIND: Kind = Kind {
         ("ndots", "ndots (absent: that of resolv.conf)"),
         ("transport", "`udp` (default) or `tcp`"),
         ("add_search", "append the search domains of the vantage's resolv.conf, as kubelet does for pods (false)"),
+        ("aaaa", "ask for IPv6 addresses too, at the same time, as stub resolvers do (true)"),
         ("all", "try every candidate, also after one has answered (false)"),
     ],
     facts: &[
@@ -38,7 +39,17 @@ pub(super) static KIND: Kind = Kind {
             "text",
             "rcode of the deciding candidate: NOERROR, NXDOMAIN, NODATA, SERVFAIL, REFUSED; or TIMEOUT, ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, GARBAGE",
         ),
-        fact("queries", "count", "queries sent"),
+        fact("queries", "count", "queries for A sent"),
+        fact("wasted", "count", "candidates asked for in vain before the one that answered, or all of them"),
+        fact("timeouts", "count", "candidates without an answer in 5 s: a stub resolver waits that long for each"),
+        fact("ttl_s", "seconds", "how long the deciding answer may be kept"),
+        fact("transport", "text", "by which protocol the deciding answer came: udp or tcp"),
+        fact("truncated", "bool", "the deciding answer did not fit into a datagram"),
+        fact("aaaa_rcode", "text", "as `rcode`, of the same candidate's AAAA query"),
+        fact("aaaa_answers", "list of address", "its IPv6 addresses"),
+        fact("magic_dns", "bool", "the nameserver is Tailscale's, 100.100.100.100"),
+        fact("control_rcode", "text", "rcode of the name as it is with a trailing dot, asked after a search domain has answered"),
+        fact("control_answer", "address", "its first address; empty if none"),
         fact("time_ms", "ms", "until the answer, or the failure of the last candidate"),
         fact("first_rcode", "text", "rcode of the first candidate"),
         fact(
@@ -46,7 +57,7 @@ pub(super) static KIND: Kind = Kind {
             "list of text",
             "candidates whose address is denied (NXDOMAIN) while a TXT query says that the name exists: the denial is a cache's",
         ),
-        fact("candidates", "list", "each candidate: name, rcode, answers, ms"),
+        fact("candidates", "list", "each candidate: name, rcode, answers, ttl_s, ms, transport, truncated, and the same under `aaaa`"),
     ],
     decode: decode::<Dns>,
 };
@@ -65,8 +76,14 @@ struct Dns {
     transport: Transport,
     #[serde(default)]
     add_search: bool,
+    #[serde(default = "yes")]
+    aaaa: bool,
     #[serde(default)]
     all: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Denied candidates that are asked for once more, by another type.
@@ -74,7 +91,7 @@ const MOST_SECOND_LOOKS: usize = 4;
 
 impl Dns {
     async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
-        let how = How { transport: self.transport, all: self.all };
+        let how = How { transport: self.transport, all: self.all, aaaa: self.aaaa };
         let found = match self.conf(vantage) {
             Ok(conf) => lookup(&vantage.net, &conf, &self.name, how, deadline).await,
             Err(reason) => Err(reason),
@@ -87,6 +104,7 @@ impl Dns {
                     seen.note("dns", format!("{name} TXT -> the name exists, although its address is denied"));
                 }
                 seen.facts.set("stale_denials", stale);
+                self.control(vantage, &found, deadline, &mut seen).await;
                 seen
             }
             Err(reason) => Observation::could_not_look(reason),
@@ -102,6 +120,21 @@ impl Dns {
             (reply.rcode == "NODATA").then(|| c.plain().to_owned())
         });
         futures::future::join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    /// A search domain that answers for a name with dots may have hijacked it: the same name with a trailing dot tells.
+    async fn control(&self, vantage: &Vantage, found: &Lookup, deadline: Instant, seen: &mut Observation) {
+        let absolute = Name::from_ascii(format!("{}.", self.name.trim_end_matches('.'))).ok();
+        let by_search_domain = found.answer().is_some_and(|c| c.plain() != self.name.trim_end_matches('.'));
+        let Some(name) = absolute.filter(|_| by_search_domain && self.name.contains('.')) else {
+            let reason = "no search domain answered for a name with dots";
+            seen.facts.unknown("control_rcode", reason).unknown("control_answer", reason);
+            return;
+        };
+        let reply = ask_for(&vantage.net, found.server, &name, RecordType::A, self.transport, deadline).await;
+        seen.note("dns", line(&name.to_string(), "A", &reply));
+        let answer = reply.ipv4().map(|a| a.to_string()).unwrap_or_default();
+        seen.facts.set("control_rcode", reply.rcode).set("control_answer", answer);
     }
 
     /// resolv.conf with what the arguments say instead. It need not be readable if they say everything.
@@ -131,15 +164,32 @@ fn observed(found: &Lookup) -> Observation {
     let first = found.candidates.first().map(|c| c.reply.rcode.clone());
     seen.facts
         .set("server", found.server.ip().to_string())
+        .set("magic_dns", *found.server.ip() == MAGIC_DNS)
         .set("resolved", found.answer().is_some())
         .set("answer", found.address().map(|a| a.to_string()).unwrap_or_default())
         .set("resolved_as", found.answer().map(|c| c.plain().to_owned()).unwrap_or_default())
         .set("rcode", found.rcode())
         .set("queries", found.queries())
+        .set("wasted", found.wasted())
+        .set("timeouts", found.timeouts())
         .set("time_ms", ms(found.after))
         .set_or_unknown("first_rcode", first, "no candidate")
         .set("candidates", found.candidates.iter().map(|c| c.to_json()).collect::<Vec<Value>>());
+    deciding(found, &mut seen);
     seen
+}
+
+/// Facts of the candidate that decides: the one that answered, else the one that failed hardest.
+fn deciding(found: &Lookup, seen: &mut Observation) {
+    let Some(candidate) = found.deciding() else { return };
+    let (reply, six) = (&candidate.reply, candidate.six.as_ref());
+    let addresses = six.map(|r| r.addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
+    seen.facts
+        .set_or_unknown("ttl_s", reply.ttl, "an answer without a TTL")
+        .set("transport", reply.transport.word())
+        .set("truncated", reply.truncated)
+        .set_or_unknown("aaaa_rcode", six.map(|r| r.rcode.clone()), "not asked for AAAA")
+        .set_or_unknown("aaaa_answers", addresses, "not asked for AAAA");
 }
 
 #[async_trait]
@@ -189,8 +239,13 @@ mod tests {
         assert_eq!(facts["answer"], "10.43.71.170");
         assert_eq!(facts["resolved_as"], "argilla.apps.svc.cluster.local");
         assert_eq!((&facts["rcode"], &facts["first_rcode"], &facts["queries"]), (&json!("NOERROR"), &json!("NXDOMAIN"), &json!(2)));
+        assert_eq!(
+            (&facts["wasted"], &facts["timeouts"], &facts["ttl_s"], &facts["transport"]),
+            (&json!(1), &json!(0), &json!(5), &json!("udp"))
+        );
+        assert_eq!((&facts["truncated"], &facts["magic_dns"], &facts["aaaa_rcode"]), (&json!(false), &json!(false), &json!("NODATA")));
         assert_eq!(facts["candidates"][1]["answers"], json!(["10.43.71.170"]));
-        assert!(seen.evidence[1].text.starts_with("argilla.apps.svc.cluster.local. A -> NOERROR 10.43.71.170 ("), "{:?}", seen.evidence);
+        assert!(seen.evidence[2].text.starts_with("argilla.apps.svc.cluster.local. A -> NOERROR 10.43.71.170 ("), "{:?}", seen.evidence);
     }
 
     #[tokio::test]

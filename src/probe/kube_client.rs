@@ -8,6 +8,7 @@ mod failure;
 #[cfg(test)]
 pub(in crate::probe) mod fake;
 mod list;
+mod log;
 
 pub(crate) use failure::{At, Failure};
 pub(crate) use list::{MOST_SEEN, Shape};

@@ -7,13 +7,12 @@ mod word;
 
 use super::kube_client::{self, At, Connected};
 use super::nft::{OUTPUT, PREROUTING, Packet, Walker, Ways};
-use super::service::backends::{self, Backends};
+use super::service::backends::{self, Backends, SliceText};
 use super::{Context, Kind, Probe, decode, fact, nft};
 use crate::check::{Facts, Observation};
 use crate::def::inventory::Protocol;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -155,7 +154,7 @@ impl KubeProxy {
         let mut ports = spec.ports.iter().flatten().filter(|p| p.port == i32::from(self.port) && backends::is_tcp(p) != udp);
         let entry = ports.next().ok_or_else(|| format!("the service has no port {}", self.port))?;
         let slices = slices?;
-        let hinted = slices.iter().flat_map(|s| &s.endpoints).any(|e| e.hints.is_some());
+        let hinted = slices.iter().any(SliceText::is_hinted);
         let partial = match spec.internal_traffic_policy.as_deref() {
             Some("Local") => "internalTrafficPolicy is Local: each node uses its own endpoints",
             _ if hinted => "the slices have topology hints: each node uses some of the endpoints",
@@ -165,7 +164,7 @@ impl KubeProxy {
     }
 }
 
-async fn list(api: &Connected, path: &str) -> Result<Vec<EndpointSlice>, String> {
+async fn list(api: &Connected, path: &str) -> Result<Vec<SliceText>, String> {
     api.list(path, "list endpointslices").await.map_err(|failure| format!("the endpoints could not be listed: {}", failure.word))
 }
 

@@ -1,10 +1,11 @@
 //! A name looked up as a stub resolver does it: candidate by candidate, until one has an address.
 
 use super::net::ms;
-use super::query::{QUERY_TIMEOUT, Reply, Transport, ask};
+use super::query::{QUERY_TIMEOUT, Reply, Transport, ask, ask_for};
 use super::resolv::ResolvConf;
 use crate::check::Observation;
 use crate::vantage::Net;
+use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(crate) struct How {
     pub(super) transport: Transport,
     /// Go on after a candidate has answered.
     pub(super) all: bool,
+    /// Ask for IPv6 addresses too, at the same time, as stub resolvers do.
+    pub(super) aaaa: bool,
 }
 
 /// One candidate name and what came of it.
@@ -24,8 +27,10 @@ pub(crate) struct How {
 pub(super) struct Candidate {
     /// The absolute name, with its trailing dot.
     pub(super) name: String,
-    /// The answer.
+    /// The answer for A.
     pub(super) reply: Reply,
+    /// The answer for AAAA, if it was asked for.
+    pub(super) six: Option<Reply>,
 }
 
 /// What came of a lookup.
@@ -48,7 +53,13 @@ pub(crate) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, d
     let began = Instant::now();
     let mut found = Lookup { server: conf.server, candidates: Vec::new(), after: Duration::ZERO };
     for candidate in conf.candidates(name)? {
-        let reply = ask(net, conf.server, &candidate, how.transport, deadline).await;
+        let six = async {
+            if !how.aaaa {
+                return None;
+            }
+            Some(ask_for(net, conf.server, &candidate, RecordType::AAAA, how.transport, deadline).await)
+        };
+        let (reply, six) = tokio::join!(ask(net, conf.server, &candidate, how.transport, deadline), six);
         if found.answer().is_none() {
             found.after = began.elapsed();
         }
@@ -56,7 +67,7 @@ pub(crate) async fn lookup(net: &Net, conf: &ResolvConf, name: &str, how: How, d
         let enough = (rank == 0 && !how.all) || rank >= UNREACHABLE;
         let left = deadline.saturating_duration_since(Instant::now());
         let no_time = left.is_zero() || (reply.rcode == "TIMEOUT" && left < QUERY_TIMEOUT);
-        found.candidates.push(Candidate { name: candidate.to_string(), reply });
+        found.candidates.push(Candidate { name: candidate.to_string(), reply, six });
         if enough || no_time {
             break;
         }
@@ -89,34 +100,70 @@ impl Lookup {
 
     /// The first address.
     pub(crate) fn address(&self) -> Option<Ipv4Addr> {
-        self.answer()?.reply.addresses.first().copied()
+        self.answer()?.reply.ipv4()
+    }
+
+    /// The candidate that answered, else the last of those that failed hardest.
+    pub(super) fn deciding(&self) -> Option<&Candidate> {
+        self.answer().or_else(|| self.candidates.iter().max_by_key(|c| hardness(&c.reply.rcode)))
     }
 
     /// NOERROR if a candidate answered, else the hardest failure.
     pub(crate) fn rcode(&self) -> &str {
-        let worst = self.candidates.iter().map(|c| c.reply.rcode.as_str()).max_by_key(|rcode| hardness(rcode));
-        if self.answer().is_some() { "NOERROR" } else { worst.unwrap_or_default() }
+        self.deciding().map(|c| c.reply.rcode.as_str()).unwrap_or_default()
     }
 
-    /// Queries sent.
+    /// Queries for A sent.
     pub(super) fn queries(&self) -> u32 {
         self.candidates.iter().map(|c| c.reply.sent).sum()
     }
 
-    /// One line of evidence for each candidate.
+    /// Candidates that were asked for before the one that answered, or all of them.
+    pub(super) fn wasted(&self) -> usize {
+        self.candidates.iter().take_while(|c| hardness(&c.reply.rcode) != 0).count()
+    }
+
+    /// Candidates for which no answer came in time: a stub resolver waits five seconds for each.
+    pub(super) fn timeouts(&self) -> usize {
+        self.candidates.iter().filter(|c| c.reply.rcode == "TIMEOUT").count()
+    }
+
+    /// A line of evidence for each query.
     pub(super) fn note(&self, seen: &mut Observation) {
         for c in &self.candidates {
-            let addresses = c.reply.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
-            seen.note("dns", format!("{} A -> {}{addresses} ({} ms)", c.name, c.reply.rcode, ms(c.reply.after)));
+            seen.note("dns", line(&c.name, "A", &c.reply));
+            if let Some(six) = &c.six {
+                seen.note("dns", line(&c.name, "AAAA", six));
+            }
         }
     }
 }
 
+/// Question and answer in one line.
+pub(super) fn line(name: &str, kind: &str, reply: &Reply) -> String {
+    let addresses = reply.addresses.iter().map(|a| format!(" {a}")).collect::<String>();
+    let ttl = reply.ttl.map(|ttl| format!(", TTL {ttl}")).unwrap_or_default();
+    let tcp = match (reply.truncated, reply.transport) {
+        (true, _) => ", truncated, again by TCP",
+        (false, Transport::Tcp) => ", TCP",
+        (false, Transport::Udp) => "",
+    };
+    format!("{name} {kind} -> {}{addresses} ({} ms{ttl}{tcp})", reply.rcode, ms(reply.after))
+}
+
+fn to_json(reply: &Reply) -> Value {
+    let answers: Vec<String> = reply.addresses.iter().map(ToString::to_string).collect();
+    json!({"rcode": reply.rcode, "answers": answers, "ttl_s": reply.ttl, "ms": ms(reply.after),
+        "transport": reply.transport.word(), "truncated": reply.truncated})
+}
+
 impl Candidate {
-    /// For the fact `candidates`; the name without its trailing dot.
+    /// For the fact `candidates`; the name without its trailing dot. What was asked for AAAA is under `aaaa`.
     pub(super) fn to_json(&self) -> Value {
-        let answers: Vec<String> = self.reply.addresses.iter().map(ToString::to_string).collect();
-        json!({"name": self.plain(), "rcode": self.reply.rcode, "answers": answers, "ms": ms(self.reply.after)})
+        let mut whole = to_json(&self.reply);
+        whole["name"] = json!(self.plain());
+        whole["aaaa"] = self.six.as_ref().map(to_json).unwrap_or_default();
+        whole
     }
 
     /// The name without its trailing dot.
@@ -149,7 +196,7 @@ mod tests {
 
     async fn look(name: &str, all: bool) -> Lookup {
         let server = serve(Arc::new(zone)).await;
-        let conf = ResolvConf { server, search: vec!["a".into(), "b".into()], ndots: 5 };
+        let conf = ResolvConf { search: vec!["a".into(), "b".into()], ndots: 5, ..ResolvConf::only(server) };
         let how = How { all, ..How::default() };
         lookup(&Net::Here, &conf, name, how, Instant::now() + Duration::from_millis(400)).await.unwrap()
     }

@@ -11,6 +11,7 @@ mod capture;
 pub(crate) mod completion;
 mod conntrack;
 mod coredns;
+mod coredns_pods;
 mod counters;
 mod der;
 mod dns;
@@ -91,6 +92,7 @@ pub static KINDS: &[&Kind] = &[
     &udp::KIND,
     &dns::KIND,
     &coredns::KIND,
+    &coredns_pods::KIND,
     &resolver::KIND,
     &kube::KIND,
     &service::KIND,

@@ -30,6 +30,7 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("resolved", "bool", "the name has an address"),
         fact("address", "address", "address connected to"),
+        fact("address_given", "bool", "the inventory states an address: the name is not needed to connect"),
         fact("connected", "bool", "TCP handshake completed"),
         fact("connect_error", "text", "errno word or TIMEOUT; empty if connected"),
         fact("connect_ms", "ms", "until connected or failed"),
@@ -80,7 +81,7 @@ impl Postgres {
         if look.seen.could_not_look.is_some() {
             return look.seen;
         }
-        look.seen.facts.set("total_ms", ms(began.elapsed()));
+        look.seen.facts.set("total_ms", ms(began.elapsed())).set("address_given", self.address.is_some());
         look.sslmodes().await;
         let mut seen = look.seen;
         for path in ["auth_method", "sqlstate", "message", "source_seen"] {

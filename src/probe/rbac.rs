@@ -20,10 +20,13 @@ pub fn rules_of(kind: &str) -> &'static [Rule] {
     const SERVICE: &[Rule] = &[rule("", "services", &["get", "list"]), rule("", "pods", &["list"]), SLICES];
     const NODES: Rule = rule("", "nodes", &["get", "list"]);
     const SLICES: Rule = rule("discovery.k8s.io", "endpointslices", &["list"]);
+    const COREDNS: &[Rule] =
+        &[rule("", "pods", &["list"]), rule("", "pods/log", &["get"]), rule("", "nodes", &["get"]), rule("", "configmaps", &["get"])];
     match kind {
         "kube" | "flannel" => &[NODES],
         "service" => SERVICE,
         "coredns" => &[SLICES],
+        "coredns-pods" => COREDNS,
         _ => &[],
     }
 }

@@ -9,14 +9,21 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 const MOST_NDOTS: usize = 15;
 /// More search domains than this are not tried; Kubernetes itself allows 32.
 const MOST_SEARCH: usize = 32;
+/// Nameservers that a resolver uses (`MAXNS` in resolv.h).
+const MOST_SERVERS: usize = 3;
 /// A resolv.conf is read no further than this many lines.
 const MOST_LINES: usize = 1000;
+
+/// Tailscale's resolver on every host of a tailnet.
+pub(super) const MAGIC_DNS: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 100);
 
 /// What a stub resolver goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ResolvConf {
     /// The nameserver that is asked first.
     pub(super) server: SocketAddrV4,
+    /// The nameservers that are asked when it does not answer, in order.
+    pub(super) others: Vec<Ipv4Addr>,
     /// Search domains, in order.
     pub(super) search: Vec<String>,
     /// A name with at least this many dots is tried as it is first.
@@ -31,20 +38,21 @@ impl ResolvConf {
 
     /// One that asks a given server and knows no search domains.
     pub(super) fn only(server: SocketAddrV4) -> Self {
-        Self { server, search: Vec::new(), ndots: 1 }
+        Self { server, others: Vec::new(), search: Vec::new(), ndots: 1 }
     }
 
     /// Reads the format of resolv.conf(5). Without a `nameserver` line the local machine is asked; the default search
     /// domain, which glibc takes from the host name, is left out: cluster nodes and pods always state theirs.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut conf = Self::only(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 53));
-        let (mut first, mut others) = (None, 0);
+        let (mut servers, mut unusable) = (Vec::new(), 0);
         for line in text.lines().take(MOST_LINES) {
             let mut words = line.split(['#', ';']).next().unwrap_or_default().split_whitespace();
             match words.next() {
                 Some("nameserver") => match words.next().map(str::parse::<Ipv4Addr>) {
-                    Some(Ok(address)) => first = first.or(Some(address)),
-                    _ => others += 1,
+                    Some(Ok(address)) if servers.len() < MOST_SERVERS => servers.push(address),
+                    Some(Ok(_)) => {}
+                    _ => unusable += 1,
                 },
                 // The last `search` or `domain` line wins.
                 Some("search" | "domain") => conf.search = words.take(MOST_SEARCH).map(str::to_owned).collect(),
@@ -52,12 +60,20 @@ impl ResolvConf {
                 _ => {}
             }
         }
-        match first {
-            Some(address) => conf.server.set_ip(address),
-            None if others > 0 => return Err("resolv.conf names no IPv4 nameserver".to_owned()),
+        match servers.split_first() {
+            Some((first, others)) => {
+                conf.server.set_ip(*first);
+                conf.others = others.to_vec();
+            }
+            None if unusable > 0 => return Err("resolv.conf names no IPv4 nameserver".to_owned()),
             None => {}
         }
         Ok(conf)
+    }
+
+    /// Every nameserver, in the order in which they are asked.
+    pub(super) fn servers(&self) -> impl Iterator<Item = SocketAddrV4> {
+        std::iter::once(self.server).chain(self.others.iter().map(|ip| SocketAddrV4::new(*ip, self.server.port())))
     }
 
     fn options<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
@@ -146,7 +162,13 @@ mod tests {
         let conf = ResolvConf::parse(
             "# a\nnameserver ::1\nnameserver 10.0.0.1 ; b\nnameserver 10.0.0.2\ndomain x\nsearch .\noptions ndots:99 rotate",
         );
-        assert_eq!(conf.unwrap(), ResolvConf { server: "10.0.0.1:53".parse().unwrap(), search: vec![".".into()], ndots: 15 });
+        let expected = ResolvConf {
+            server: "10.0.0.1:53".parse().unwrap(),
+            others: vec!["10.0.0.2".parse().unwrap()],
+            search: vec![".".into()],
+            ndots: 15,
+        };
+        assert_eq!(conf.unwrap(), expected);
         assert_eq!(ResolvConf::parse("").unwrap().server, "127.0.0.1:53".parse().unwrap());
         assert!(ResolvConf::parse("nameserver fe80::1%eth0").is_err());
         assert_eq!(names(&ResolvConf { search: vec![".".into(), "a..b".into()], ..pod() }, "x"), ["x."]);

@@ -6,11 +6,13 @@
 mod build;
 mod endpoints;
 mod history;
+mod logs;
 mod names;
 mod objects;
 
 pub use endpoints::ServiceRule;
 pub use history::Change;
+pub use logs::{Logs, Wanted as LogsWanted};
 pub use names::Lookup;
 pub use objects::{Objects, Resource};
 
@@ -28,6 +30,7 @@ pub struct Cluster {
     objects: Arc<Mutex<Objects>>,
     history: Arc<Mutex<History>>,
     version: Arc<watch::Sender<u64>>,
+    logs: Logs,
 }
 
 impl Cluster {
@@ -35,6 +38,7 @@ impl Cluster {
     pub fn from_inventory(inventory: &Inventory) -> Self {
         let cluster = Self {
             objects: Arc::new(Mutex::new(Objects::new(&inventory.cluster.domain))),
+            logs: Logs::default(),
             history: Arc::default(),
             version: Arc::new(watch::Sender::new(0)),
         };
@@ -121,6 +125,36 @@ impl Cluster {
                 }
             });
         });
+    }
+
+    /// Makes the containers of pods whose name begins with a prefix end and start over, again and again, or run.
+    pub fn set_crash_loop(&self, namespace: &str, pod_prefix: &str, crashing: bool) {
+        self.update(|objects| {
+            objects.each_mut(Resource::Pods, |pod| {
+                if pod["metadata"]["namespace"] == namespace && name_of(pod).starts_with(pod_prefix) {
+                    build::set_crash_loop(pod, crashing);
+                }
+            });
+        });
+    }
+
+    /// Binds the pods whose name begins with a prefix to another node, under another address there.
+    pub fn move_pod(&self, namespace: &str, pod_prefix: &str, node: &str, address: Ipv4Addr, ready: bool) {
+        self.update(|objects| {
+            objects.each_mut(Resource::Pods, |pod| {
+                if pod["metadata"]["namespace"] == namespace && name_of(pod).starts_with(pod_prefix) {
+                    pod["spec"]["nodeName"] = json!(node);
+                    pod["status"]["podIP"] = json!(address);
+                    pod["status"]["podIPs"] = json!([{"ip": address}]);
+                    build::set_pod_ready(pod, ready);
+                }
+            });
+        });
+    }
+
+    /// What containers have written.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Marks the pods whose name begins with a prefix as being deleted, or takes the mark back.

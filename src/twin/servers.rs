@@ -40,7 +40,7 @@ pub struct Servers {
     api: live::Slot<api::ApiHandle>,
     apps: Mutex<BTreeMap<String, ServerHandle>>,
     resolv: Mutex<Resolv>,
-    magic_dns: Mutex<Vec<ServerHandle>>,
+    node_resolvers: Mutex<Vec<ServerHandle>>,
     database: postgres::PgHandle,
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
@@ -105,11 +105,11 @@ impl Servers {
                 inside: authority.kubeconfig(&format!("https://{}", inv.cluster.api), Validity::Current)?,
                 node: authority.kubeconfig(&format!("https://{}", inv.cluster.api_endpoint), Validity::Current)?,
             },
-            coredns: live::Slot::new(coredns(hosts, cluster, inv)?),
+            coredns: live::Slot::new(coredns(hosts, cluster, inv, &inv.dns.upstream)?),
             api: live::Slot::new(start_api(hosts, cluster, inv, &authority, Validity::Current)?),
             apps: Mutex::new(apps(hosts, inv)?),
             resolv: Mutex::default(),
-            magic_dns: Mutex::default(),
+            node_resolvers: Mutex::default(),
             database: postgres::serve(
                 &crunchy.net,
                 address,
@@ -237,10 +237,10 @@ fn pod_net<'a>(hosts: &'a Hosts, pod: &Pod) -> Result<&'a Net> {
 }
 
 /// CoreDNS in the pod that the kube-dns service selects.
-fn coredns(hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<CoreDnsHandle> {
+fn coredns(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, upstream: &[Ipv4Addr]) -> Result<CoreDnsHandle> {
     let pod =
         inv.pods.iter().find(|p| p.labels.get("k8s-app").is_some_and(|v| v == "kube-dns")).context("the inventory has no CoreDNS pod")?;
-    let upstreams = inv.dns.upstream.iter().map(|ip| SocketAddrV4::new(*ip, 53)).collect();
+    let upstreams = upstream.iter().map(|ip| SocketAddrV4::new(*ip, 53)).collect();
     Ok(CoreDns::new(pod.address, upstreams).serve(pod_net(hosts, pod)?, cluster.clone())?)
 }
 

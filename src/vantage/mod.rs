@@ -63,6 +63,9 @@ pub struct Vantage {
 pub struct HostFiles {
     /// Resolver configuration.
     pub resolv_conf: Source,
+    /// systemd-resolved's file of upstream nameservers; `None` means `/run/systemd/resolve/resolv.conf` of the machine that
+    /// fathom runs on.
+    pub systemd_resolv_conf: Option<Source>,
     /// Kubernetes client configuration; `None` means the usual places (`KUBECONFIG`, `~/.kube/config`, ...).
     pub kubeconfig: Option<Source>,
     /// tailscaled's LocalAPI socket.

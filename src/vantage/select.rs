@@ -3,7 +3,7 @@
 use super::detect::{self, tailscale_socket};
 use super::{HostFiles, Net, NetNs, Source, Transport, Vantage, VantageKind};
 use crate::def::Inventory;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A place that could be looked from, opened only if it is asked for.
@@ -75,7 +75,7 @@ fn candidate(reach: &str, id: String, kind: VantageKind, node: Option<String>, f
             let netns = reach.strip_prefix("netns:").ok_or_else(|| format!("vantage {name}: reach `{reach}` is not netns:NAME"))?;
             let path = Path::new("/run/netns").join(netns);
             let ns = NetNs::open(netns, &path).map_err(|e| format!("vantage {name}: network namespace {netns} cannot be opened: {e}"))?;
-            let files = HostFiles { resolv_conf: Source::File(resolv_conf(netns)), ..files() };
+            let files = HostFiles { resolv_conf: resolv_conf(netns), ..files() };
             Ok(Vantage {
                 id: name,
                 kind,
@@ -90,7 +90,7 @@ fn candidate(reach: &str, id: String, kind: VantageKind, node: Option<String>, f
 }
 
 /// `ip netns exec` gives a namespace the files of `/etc/netns/NAME` (ip-netns(8)); so do we.
-fn resolv_conf(netns: &str) -> PathBuf {
+fn resolv_conf(netns: &str) -> Source {
     let own = Path::new("/etc/netns").join(netns).join("resolv.conf");
-    if own.exists() { own } else { PathBuf::from("/etc/resolv.conf") }
+    if own.exists() { Source::File(own) } else { Source::default() }
 }

@@ -218,6 +218,26 @@ pub(super) fn set_pod_ready(pod: &mut Value, ready: bool) {
     pod["status"]["containerStatuses"][0]["ready"] = json!(ready);
 }
 
+/// Writes the state of a container that exits soon after each start, or of one that runs as if it had never ended.
+pub(super) fn set_crash_loop(pod: &mut Value, crashing: bool) {
+    let name = pod["spec"]["containers"][0]["name"].as_str().unwrap_or_default().to_owned();
+    let container = &mut pod["status"]["containerStatuses"][0];
+    if crashing {
+        let ended = json!({"terminated": {"exitCode": 1, "reason": "Error", "startedAt": CREATED, "finishedAt": time(Utc::now())}});
+        let message = format!("back-off 2m40s restarting failed container={name}");
+        container["state"] = json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}});
+        container["lastState"] = ended;
+        container["restartCount"] = json!(5);
+        container["started"] = json!(false);
+    } else {
+        container["state"] = json!({"running": {"startedAt": CREATED}});
+        container["lastState"] = json!({});
+        container["restartCount"] = json!(0);
+        container["started"] = json!(true);
+    }
+    set_pod_ready(pod, !crashing);
+}
+
 fn coredns_config(inventory: &Inventory) -> Value {
     let hosts: String = inventory.nodes.iter().filter_map(|n| Some(format!("{} {}\n", internal_ip(n)?, n.kube_name))).collect();
     json!({

@@ -18,7 +18,7 @@ pub(super) static FAULT: Fault = Fault {
         Box::pin(async move {
             twin.servers.set_resolv(|resolv| resolv.nodes.clear());
             twin.servers.set_upstreams(twin.inventory.dns.upstream.iter().map(|ip| SocketAddrV4::new(*ip, 53)).collect());
-            twin.servers.stop_magic_dns().await;
+            twin.servers.stop_node_resolvers().await;
             Ok(())
         })
     },

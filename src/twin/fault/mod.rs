@@ -11,6 +11,8 @@ mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
 mod conntrack_full;
 mod coredns_down;
+mod coredns_loop;
+mod coredns_single_replica_node_down;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
@@ -30,6 +32,7 @@ mod ip_forward_zero;
 mod k3s_cert_expired;
 mod kube_proxy_dead;
 mod kube_proxy_rules_missing;
+mod k3s_fallback_8888;
 mod kube_proxy_stale_dnat;
 mod magicdns_in_node_resolv;
 mod mtu;
@@ -135,10 +138,13 @@ pub static FAULTS: &[&Fault] = &[
     &api_datastore_hung::FAULT,
     &k3s_cert_expired::FAULT,
     &coredns_down::FAULT,
+    &coredns_loop::FAULT,
+    &coredns_single_replica_node_down::FAULT,
     &nxdomain_cached::FAULT,
     &search_domain_hijack::FAULT,
     &ndots_amplification::FAULT,
     &magicdns_in_node_resolv::FAULT,
+    &k3s_fallback_8888::FAULT,
     &kube_proxy_stale_dnat::FAULT,
     &kube_proxy_rules_missing::FAULT,
     &kube_proxy_dead::FAULT,

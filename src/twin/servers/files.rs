@@ -12,6 +12,8 @@ use std::sync::PoisonError;
 pub struct Resolv {
     /// Lines that stand in a node's resolv.conf in place of its nameservers; by node.
     pub nodes: BTreeMap<String, String>,
+    /// systemd-resolved's own file of upstream nameservers is missing on every node.
+    pub no_systemd: bool,
     /// Search domains that pods have inherited from their nodes, after the documented ones.
     pub inherited: Vec<String>,
 }
@@ -33,7 +35,8 @@ impl Servers {
         if !resolv.inherited.is_empty() {
             text.push_str(&format!("search {}\n", resolv.inherited.join(" ")));
         }
-        self.files(text, Some(self.kubeconfigs.node.clone()))
+        let systemd = if resolv.no_systemd { String::new() } else { resolvers(inv) };
+        HostFiles { systemd_resolv_conf: Some(Source::Text(systemd)), ..self.files(text, Some(self.kubeconfigs.node.clone())) }
     }
 
     /// Files of a pod of the documented namespace.
@@ -55,6 +58,7 @@ impl Servers {
         HostFiles {
             resolv_conf: Source::Text(resolv_conf),
             kubeconfig: kubeconfig.map(Source::Text),
+            systemd_resolv_conf: Some(Source::Text(String::new())),
             tailscale_socket: None,
             warp_cli: None,
             subnet_env: None,

@@ -1,10 +1,11 @@
 //! Servers of the cluster that faults stop and start again: the API server, CoreDNS, the applications.
 
-use super::{Servers, app, coredns, start_api};
+use super::{Servers, app, coredns, names, start_api};
 use crate::def::Inventory;
 use crate::twin::cluster::Cluster;
+use crate::twin::service::ServerHandle;
 use crate::twin::service::api::ApiHandle;
-use crate::twin::service::dns::{CoreDnsHandle, serve_failing};
+use crate::twin::service::dns::{CoreDnsHandle, serve_failing, serve_outside};
 use crate::twin::service::kube_proxy;
 use crate::twin::service::pki::Validity;
 use crate::twin::topology::Hosts;
@@ -66,8 +67,14 @@ impl Servers {
 
     /// Starts CoreDNS anew, with an empty cache and the documented upstream resolvers.
     pub async fn restart_coredns(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<()> {
+        self.restart_coredns_with(hosts, cluster, inv, &inv.dns.upstream).await
+    }
+
+    /// Starts CoreDNS anew in a new pod, with an empty cache and upstream resolvers of its own.
+    pub async fn restart_coredns_with(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory, upstream: &[Ipv4Addr]) -> Result<()> {
         self.stop_coredns().await;
-        self.coredns.put(coredns(hosts, cluster, inv)?);
+        cluster.logs().clear("kube-system", "coredns");
+        self.coredns.put(coredns(hosts, cluster, inv, upstream)?);
         Ok(())
     }
 
@@ -95,14 +102,23 @@ impl Servers {
 
     /// Starts a resolver that knows no upstream, as tailscaled's on a node.
     pub fn start_magic_dns(&self, net: &Net, address: SocketAddrV4) -> Result<()> {
-        let running = serve_failing(net, address)?;
-        self.magic_dns.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        self.keep_resolver(serve_failing(net, address)?);
         Ok(())
     }
 
+    /// Starts a resolver of a node's own that knows the outside names, such as dnsmasq on a loopback address.
+    pub fn start_local_resolver(&self, net: &Net, address: SocketAddrV4, inv: &Inventory) -> Result<()> {
+        self.keep_resolver(serve_outside(net, address, names(inv))?.into_server());
+        Ok(())
+    }
+
+    fn keep_resolver(&self, running: ServerHandle) {
+        self.node_resolvers.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+    }
+
     /// Stops all of these resolvers.
-    pub async fn stop_magic_dns(&self) {
-        let running = std::mem::take(&mut *self.magic_dns.lock().unwrap_or_else(PoisonError::into_inner));
+    pub async fn stop_node_resolvers(&self) {
+        let running = std::mem::take(&mut *self.node_resolvers.lock().unwrap_or_else(PoisonError::into_inner));
         for server in running {
             server.stop().await;
         }

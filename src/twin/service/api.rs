@@ -5,6 +5,7 @@ mod discovery;
 mod health;
 pub mod kubelet;
 mod list;
+mod log;
 mod status;
 mod table;
 mod view;
@@ -248,7 +249,8 @@ impl Api {
         }
         let log = self.cluster.read(|objects| Log::of(objects, namespace, name))?;
         let trouble = |node| self.state.kubelets.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        Ok(log.fetch(&self.net, trouble, kubelet::limit(&question.query)).await)
+        log.dial(&self.net, trouble).await?;
+        Ok(log::log(&self.cluster, namespace, name, &question.query))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The way from the API server to a node's kubelet: logs and exec. K3s goes through a tunnel that the agent keeps open.
 
-use super::Reply;
 use super::status::{self, Failure};
 use crate::twin::cluster::{Objects, Resource};
 use crate::vantage::Net;
@@ -24,11 +23,10 @@ pub enum Trouble {
     WrongName,
 }
 
-/// A pod's log, and where its kubelet is.
+/// Where a pod's log is: its kubelet.
 pub(super) struct Log {
     node: Ipv4Addr,
     path: String,
-    pod: String,
 }
 
 impl Log {
@@ -38,11 +36,11 @@ impl Log {
         let host: Option<Ipv4Addr> = pod["status"]["hostIP"].as_str().and_then(|ip| ip.parse().ok());
         let container = pod["spec"]["containers"][0]["name"].as_str().unwrap_or("");
         let node = host.ok_or_else(|| status::bad_request("pod does not have a host assigned"))?;
-        Ok(Self { node, path: format!("containerLogs/{namespace}/{name}/{container}"), pod: name.to_owned() })
+        Ok(Self { node, path: format!("containerLogs/{namespace}/{name}/{container}") })
     }
 
-    /// Dials the kubelet and gives the log out.
-    pub(super) async fn fetch(&self, net: &Net, trouble: impl Fn(Ipv4Addr) -> Option<Trouble>, limit: Option<usize>) -> Reply {
+    /// Dials the kubelet.
+    pub(super) async fn dial(&self, net: &Net, trouble: impl Fn(Ipv4Addr) -> Option<Trouble>) -> Result<(), Failure> {
         let at = SocketAddrV4::new(self.node, PORT);
         let said = match (trouble(self.node), dial(net, at).await) {
             (Some(Trouble::NoTunnel), _) => format!("proxy error from 127.0.0.1:6443 while dialing {at}, code 502: 502 Bad Gateway"),
@@ -50,13 +48,9 @@ impl Log {
             (Some(Trouble::WrongName), Ok(())) => {
                 format!("tls: failed to verify certificate: x509: certificate is valid for 127.0.0.1, not {}", self.node)
             }
-            (None, Ok(())) => {
-                let mut text = format!("{} is listening\n", self.pod);
-                text.truncate(limit.unwrap_or(usize::MAX).min(text.len()));
-                return Reply::Text(StatusCode::OK, text);
-            }
+            (None, Ok(())) => return Ok(()),
         };
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", &format!("Get \"https://{at}/{}\": {said}", self.path)).into()
+        Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", &format!("Get \"https://{at}/{}\": {said}", self.path)))
     }
 }
 
@@ -74,11 +68,6 @@ fn words(error: &io::Error) -> String {
         Some(libc::ENETUNREACH) => "connect: network is unreachable".to_owned(),
         _ => "i/o timeout".to_owned(),
     }
-}
-
-/// The limit of a log request, in bytes.
-pub(super) fn limit(query: &[(String, String)]) -> Option<usize> {
-    crate::twin::service::http::find(query, "limitBytes").and_then(|text| text.parse().ok())
 }
 
 /// Whether a path is about exec and the like, which need an upgraded connection.

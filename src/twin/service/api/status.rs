@@ -38,6 +38,11 @@ pub(super) fn bad_request(message: &str) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, "BadRequest", message)
 }
 
+/// 500 with what went wrong inside of the server or behind it.
+pub(super) fn internal(message: &str) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+}
+
 /// 404 for an object.
 pub(super) fn not_found(resource: Resource, name: &str) -> Failure {
     let group = resource.group();

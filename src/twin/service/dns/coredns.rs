@@ -22,6 +22,16 @@ const ZONE_TTL: u32 = 5;
 /// TTL of `NodeHosts` records after the cache plugin has capped them, in seconds.
 const HOSTS_TTL: u32 = 30;
 
+/// Whose log its lines are in: namespace, and the beginning of the pod's name.
+const POD: (&str, &str) = ("kube-system", "coredns");
+/// What it logs at its start.
+const BANNER: [&str; 4] = [
+    "[WARNING] No files matching import glob pattern: /etc/coredns/custom/*.override",
+    "[WARNING] No files matching import glob pattern: /etc/coredns/custom/*.server",
+    ".:53",
+    "CoreDNS-1.14.7",
+];
+
 /// What to serve and where.
 #[derive(Clone, Debug)]
 pub struct CoreDns {
@@ -44,9 +54,13 @@ impl CoreDns {
     /// Starts it: DNS by UDP and TCP, and its three HTTP ports.
     pub fn serve(self, net: &Net, cluster: Cluster) -> io::Result<CoreDnsHandle> {
         let metrics = Arc::new(Metrics::new());
-        let forwarder = Arc::new(Forwarder::new(net.clone(), self.upstreams, metrics.clone()));
+        BANNER.iter().for_each(|line| cluster.logs().write(POD.0, POD.1, line));
+        let logs = cluster.logs().clone();
+        let log = Box::new(move |line: &str| logs.write(POD.0, POD.1, line));
+        let forwarder = Arc::new(Forwarder::new(net.clone(), self.upstreams, metrics.clone(), log));
         let stale = Denials::default();
         let plugins = Plugins { cluster, forwarder: forwarder.clone(), metrics: metrics.clone(), stale: stale.clone() };
+        let counts = metrics.clone();
         let dns = super::serve(net, SocketAddrV4::new(self.address, self.port), plugins)?;
         let page = |port, path, text: Text| serve_page(net, SocketAddrV4::new(self.address, port), path, text);
         let [health, ready, scrape] = self.http_ports;
@@ -55,7 +69,7 @@ impl CoreDns {
             page(ready, "/ready", Arc::new(|| "OK".to_owned()))?,
             page(scrape, "/metrics", Arc::new(move || metrics.render()))?,
         ];
-        Ok(CoreDnsHandle { dns, pages, forwarder, stale })
+        Ok(CoreDnsHandle { dns, pages, forwarder, stale, metrics: counts })
     }
 }
 
@@ -65,6 +79,7 @@ pub struct CoreDnsHandle {
     pages: Vec<ServerHandle>,
     forwarder: Arc<Forwarder>,
     stale: Denials,
+    metrics: Arc<Metrics>,
 }
 
 /// Names whose address records a cache still denies.
@@ -81,10 +96,11 @@ impl CoreDnsHandle {
         self.pages.iter().filter_map(ServerHandle::address).collect()
     }
 
-    /// Replaces the upstream resolvers, and forgets what the old ones have said.
+    /// Replaces the upstream resolvers, and forgets what the old ones have said: CoreDNS must be restarted for it.
     pub fn set_upstreams(&self, upstreams: Vec<SocketAddrV4>) {
         self.forwarder.set_upstreams(upstreams);
         self.forwarder.flush();
+        self.metrics.reset();
     }
 
     /// Empties the cache, as a restart does.

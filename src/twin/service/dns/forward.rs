@@ -37,11 +37,15 @@ pub(super) struct Forwarder {
     upstreams: Mutex<Vec<SocketAddrV4>>,
     cache: Mutex<HashMap<Key, Entry>>,
     metrics: Arc<Metrics>,
+    log: Log,
 }
 
+/// Where lines for the log go.
+pub(super) type Log = Box<dyn Fn(&str) + Send + Sync>;
+
 impl Forwarder {
-    pub(super) fn new(net: Net, upstreams: Vec<SocketAddrV4>, metrics: Arc<Metrics>) -> Self {
-        Self { net, upstreams: Mutex::new(upstreams), cache: Mutex::default(), metrics }
+    pub(super) fn new(net: Net, upstreams: Vec<SocketAddrV4>, metrics: Arc<Metrics>, log: Log) -> Self {
+        Self { net, upstreams: Mutex::new(upstreams), cache: Mutex::default(), metrics, log }
     }
 
     pub(super) fn set_upstreams(&self, upstreams: Vec<SocketAddrV4>) {
@@ -94,56 +98,83 @@ impl Forwarder {
     async fn forward(&self, question: &Question) -> Answer {
         let upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let started = Instant::now();
-        let mut timeouts = 0;
+        let (mut timeouts, mut last) = (0, String::new());
         while !upstreams.is_empty() {
             for upstream in &upstreams {
                 let asked = Instant::now();
-                match tokio::time::timeout(TRY, self.exchange(*upstream, question)).await {
-                    Ok(Ok(answer)) => {
+                match self.exchange(*upstream, question).await {
+                    Ok(answer) => {
                         self.metrics.forwarded(*upstream, answer.code, asked.elapsed());
                         return answer;
                     }
-                    Ok(Err(_)) => {}
-                    Err(_) => timeouts += 1,
+                    Err(failed) => {
+                        timeouts += usize::from(failed.timeout);
+                        last = failed.text;
+                    }
                 }
                 self.metrics.upstream_failed(*upstream);
                 if timeouts >= TRIES || started.elapsed() >= TRY * 2 {
-                    return self.failed();
+                    return self.failed(question, &last);
                 }
             }
             if timeouts == 0 {
                 if started.elapsed() + REFUSED_PAUSE > TRY {
                     tokio::time::sleep(TRY.saturating_sub(started.elapsed())).await;
-                    return self.failed();
+                    return self.failed(question, &last);
                 }
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
         }
-        self.failed()
+        self.failed(question, "no upstreams")
     }
 
-    fn failed(&self) -> Answer {
+    /// SERVFAIL, with the line that the errors plugin logs for it.
+    fn failed(&self, question: &Question, why: &str) -> Answer {
         self.metrics.all_upstreams_failed();
+        (self.log)(&format!("[ERROR] plugin/errors: 2 {} {}: {why}", question.name, question.kind));
         Answer::empty(ResponseCode::ServFail)
     }
 
-    async fn exchange(&self, upstream: SocketAddrV4, question: &Question) -> io::Result<Answer> {
+    async fn exchange(&self, upstream: SocketAddrV4, question: &Question) -> Result<Answer, Failed> {
+        let socket = self.socket(upstream).map_err(|e| Failed { timeout: false, text: format!("dial udp {upstream}: {e}") })?;
+        let from = socket.local_addr().map(|at| at.to_string()).unwrap_or_default();
+        let failed = |timeout, why: &str| Failed { timeout, text: format!("read udp {from}->{upstream}: {why}") };
+        match tokio::time::timeout(TRY, transact(&socket, question)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Err(failed(false, "read: connection refused")),
+            Ok(Err(e)) => Err(failed(false, &e.to_string())),
+            Err(_) => Err(failed(true, "i/o timeout")),
+        }
+    }
+
+    fn socket(&self, upstream: SocketAddrV4) -> io::Result<UdpSocket> {
         let socket = self.net.with(|| std::net::UdpSocket::bind("0.0.0.0:0"))??;
         socket.set_nonblocking(true)?;
         socket.connect(upstream)?;
-        let socket = UdpSocket::from_std(socket)?;
-        let query = query(question);
-        socket.send(&query.to_vec().map_err(io::Error::other)?).await?;
-        let mut buffer = [0; 4096];
-        loop {
-            let length = socket.recv(&mut buffer).await?;
-            // What is no answer to this query is ignored, as from a spoofer.
-            if let Ok(reply) = Message::from_vec(&buffer[..length])
-                && reply.metadata.id == query.metadata.id
-                && reply.queries == query.queries
-            {
-                return Ok(answer_of(reply));
-            }
+        UdpSocket::from_std(socket)
+    }
+}
+
+/// A try that came to nothing.
+struct Failed {
+    /// Nobody answered in time.
+    timeout: bool,
+    /// In the words of Go's `net`.
+    text: String,
+}
+
+async fn transact(socket: &UdpSocket, question: &Question) -> io::Result<Answer> {
+    let query = query(question);
+    socket.send(&query.to_vec().map_err(io::Error::other)?).await?;
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        // What is no answer to this query is ignored, as from a spoofer.
+        if let Ok(reply) = Message::from_vec(&buffer[..length])
+            && reply.metadata.id == query.metadata.id
+            && reply.queries == query.queries
+        {
+            return Ok(answer_of(reply));
         }
     }
 }

@@ -74,6 +74,11 @@ impl Metrics {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Forgets everything, as a new process does.
+    pub(super) fn reset(&self) {
+        self.change(|counts| *counts = Counts::default());
+    }
+
     pub(super) fn answered(&self, question: &Question, code: ResponseCode, took: Duration) {
         let proto = if question.tcp { "tcp" } else { "udp" };
         let kind = word(question.kind.to_string());

@@ -33,6 +33,11 @@ impl OutsideHandle {
         };
     }
 
+    /// Only the running server: its names stay as they are.
+    pub fn into_server(self) -> ServerHandle {
+        self.server
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Option<SocketAddrV4> {
         self.server.address()
