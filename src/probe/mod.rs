@@ -30,6 +30,7 @@ mod nft;
 mod ocr;
 pub(crate) mod ocr_page;
 mod pg_idle;
+mod pg_login;
 mod pg_wire;
 mod pmtu;
 mod postgres;
@@ -93,6 +94,7 @@ pub static KINDS: &[&Kind] = &[
     &service::KIND,
     &egress::KIND,
     &postgres::KIND,
+    &pg_login::KIND,
     &pg_idle::KIND,
     &http::KIND,
     &vllm::KIND,
