@@ -263,31 +263,33 @@ fn program(variable: &str, name: &str, arguments: &[String]) -> Result<String, S
     if output.status.success() { Ok(text) } else { Err(format!("{name}: {} after {:.1?}\n{text}", output.status, began.elapsed())) }
 }
 
+/// guidellm 0.8 (`pip install guidellm`); without a tokeniser, as none can be fetched here: prompts are lines of text.
 fn guidellm(url: &str, case: Case) -> String {
-    let file = std::env::temp_dir().join(format!("fathom-guidellm-{}.json", std::process::id()));
-    let _ = std::fs::remove_file(&file);
+    let place = |kind: &str| std::env::temp_dir().join(format!("fathom-guidellm-{}.{kind}", std::process::id()));
+    let (prompts, result) = (place("txt"), place("json"));
+    let lines: String = (0..case.streams * case.rounds).map(|n| format!("Tell of ship {n}, its port and its crew.\n")).collect();
+    if let Err(error) = std::fs::write(&prompts, lines) {
+        return format!("guidellm: not measured, {error}");
+    }
     let arguments = [
-        "benchmark",
-        "--target",
-        url,
-        "--rate-type",
-        "concurrent",
-        "--rate",
-        &case.streams.to_string(),
-        "--max-requests",
-        &(case.streams * case.rounds).to_string(),
-        "--data",
-        &format!("prompt_tokens=100,output_tokens={}", case.tokens),
-        "--output-path",
-        &file.display().to_string(),
-    ]
-    .map(str::to_owned);
+        "run".to_owned(),
+        "--disable-console".to_owned(),
+        format!("--backend=kind=openai_http,target={url},model=m,http2=false,max_tokens={}", case.tokens),
+        format!("--profile=kind=concurrent,streams={}", case.streams),
+        format!("--constraint=kind=max_requests,count={}", case.streams * case.rounds),
+        format!("--data=kind=text_file,path={}", prompts.display()),
+        format!("--output=kind=json,path={}", result.display()),
+    ];
     let said = program("GUIDELLM", "guidellm", &arguments);
-    let read = std::fs::read_to_string(&file).ok();
-    let _ = std::fs::remove_file(&file);
+    let read = std::fs::read_to_string(&result).ok();
+    for file in [prompts, result] {
+        let _ = std::fs::remove_file(file);
+    }
     match said {
         Err(why) => why,
-        Ok(text) => read.and_then(|json| guidellm_figures(&json)).unwrap_or(text),
+        Ok(text) => {
+            read.and_then(|json| guidellm_figures(&json)).unwrap_or_else(|| format!("guidellm: no figures found in its file\n{text}"))
+        }
     }
 }
 

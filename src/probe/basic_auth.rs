@@ -14,7 +14,7 @@ pub(super) fn header(user: &str, password: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let hex = |b: Option<&u8>| char::from(*b?).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::new(), 0);

@@ -53,6 +53,10 @@ pub(crate) struct Completion {
 impl Completion {
     /// Takes the data of one event, read at `at` by the socket's read number `read`.
     pub(crate) fn event(&mut self, data: &str, at: Instant, read: u64) {
+        // What comes behind the end belongs to nobody, whether or not the same read brought it.
+        if self.done {
+            return;
+        }
         if data.trim() == "[DONE]" {
             self.done = true;
             return;

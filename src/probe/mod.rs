@@ -33,6 +33,7 @@ mod nft;
 mod ocr;
 pub(crate) mod ocr_page;
 mod pg_idle;
+mod pg_login;
 mod pg_wire;
 mod pmtu;
 mod postgres;
@@ -99,6 +100,7 @@ pub static KINDS: &[&Kind] = &[
     &kube_proxy::KIND,
     &egress::KIND,
     &postgres::KIND,
+    &pg_login::KIND,
     &pg_idle::KIND,
     &http::KIND,
     &vllm::KIND,

@@ -66,6 +66,11 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(|e| e.to_string())
 }
 
+/// A client that forgives nothing: for whoever sends a secret.
+pub(crate) fn strict(roots: Arc<RootCertStore>) -> Result<ClientConfig, String> {
+    Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// A client that accepts every certificate and records what a strict one would have said. For probes that want to hear
 /// the server's own words also behind a bad certificate; it must never be trusted with a secret.
 pub(crate) fn recording(roots: Option<Arc<RootCertStore>>) -> Result<(ClientConfig, Arc<Recorder>), String> {

@@ -32,6 +32,9 @@ const FIRST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// What github.com resolves to in the architecture document (line 732).
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(140, 82, 121, 4);
 
+/// The role and the database of the applications.
+const APPLICATIONS: &str = "oceanid";
+
 /// The running servers, with handles for what faults change.
 pub struct Servers {
     authority: Arc<Authority>,
@@ -42,6 +45,10 @@ pub struct Servers {
     resolv: Mutex<Resolv>,
     node_resolvers: Mutex<Vec<ServerHandle>>,
     database: postgres::PgHandle,
+    /// The password that the applications have for it.
+    database_password: String,
+    /// Their password file.
+    pgpass: String,
     vllm: Vec<VllmHandle>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
@@ -100,7 +107,10 @@ impl Servers {
         let database = inv.databases.first().context("the twin needs a database in the inventory")?;
         let address = SocketAddrV4::new(database.address.context("the twin needs the database's address")?, database.port);
         let crunchy = hosts.get("crunchy").context("the twin has no host crunchy")?;
+        let password = postgres::password();
         let servers = Self {
+            pgpass: format!("{}:{}:{APPLICATIONS}:{APPLICATIONS}:{password}\n", database.host, database.port),
+            database_password: password,
             kubeconfigs: Kubeconfigs {
                 inside: authority.kubeconfig(&format!("https://{}", inv.cluster.api), Validity::Current)?,
                 node: authority.kubeconfig(&format!("https://{}", inv.cluster.api_endpoint), Validity::Current)?,
@@ -142,6 +152,8 @@ impl Servers {
         };
         servers.set_database_firewall(crunchy, &servers.database_allowlist(inv))?;
         servers.set_pg_hba(servers.database_allowlist(inv));
+        servers.restore_role();
+        servers.set_database(true);
         Ok(servers)
     }
 
@@ -163,7 +175,22 @@ impl Servers {
         self.database.set_allowed(allowed);
     }
 
-    /// The database.
+    /// Gives the applications' role another password, or drops it.
+    pub fn set_role(&self, password: Option<&str>) {
+        self.database.set_role(APPLICATIONS, password);
+    }
+
+    /// Gives the applications' role the password that they have.
+    pub fn restore_role(&self) {
+        self.set_role(Some(&self.database_password));
+    }
+
+    /// Creates the applications' database, or drops it.
+    pub fn set_database(&self, exists: bool) {
+        self.database.set_database(APPLICATIONS, exists);
+    }
+
+    /// The database server.
     pub fn database(&self) -> &postgres::PgHandle {
         &self.database
     }

@@ -74,6 +74,8 @@ pub struct HostFiles {
     pub subnet_env: Option<Source>,
     /// Trusted roots in place of the system's (the twin has a certificate authority of its own).
     pub trust: Option<Vec<CertificateDer<'static>>>,
+    /// PostgreSQL's password file; `None` means `DATABASE_URL`, `PGPASSFILE` or `~/.pgpass` of whoever runs fathom.
+    pub pgpass: Option<Source>,
     /// Cloudflare's command; `None` means the one in `PATH`, on this machine only.
     pub warp_cli: Option<WarpCli>,
 }

@@ -4,7 +4,7 @@ use super::super::budget::Budget;
 use super::super::client::Target;
 use super::super::drive::{Progress, Stop};
 use super::super::plan::tests::plan;
-use super::super::plan::{Load, Plan};
+use super::super::plan::{Ceilings, Load, Plan};
 use super::super::run::{Bench, Refused};
 use crate::twin::service::vllm::{Pace, Traffic, Vllm, VllmHandle};
 use crate::vantage::Net;
@@ -61,18 +61,28 @@ async fn a_ladder_that_would_pass_a_ceiling_is_not_begun() {
 async fn ceilings_hold_for_all_rungs_together() {
     let server = server(Duration::from_millis(1));
     let bench = Bench { ladder: true, ..bench(&server, 4) };
-    // The budget of a plan that was made with higher ceilings: what counts is what is sent.
-    let tight = Plan { ceilings: super::super::plan::Ceilings { requests: 13, ..bench.plan.ceilings }, ..bench.plan.clone() };
-    let report = run_within(&bench, Budget::new(&tight)).await;
-    assert_eq!((seen(&bench).await.0, report.stopped.as_deref()), (13, Some("requests")));
-    let ladder = report.ladder.unwrap();
-    assert_eq!((ladder.rungs.len(), ladder.ended.as_str()), (2, "requests"));
+    // The budget of plans with lower ceilings than were asked about: what counts is what is sent.
+    let tight = |requests: u32, tokens: u64| {
+        let ceilings = Ceilings { requests, tokens, ..bench.plan.ceilings };
+        Budget::new(&Plan { ceilings, ..bench.plan.clone() })
+    };
+    // 2 to warm up, and 3 of the first rung's 8.
+    let report = run_within(&bench, tight(5, u64::MAX)).await;
+    assert_eq!((seen(&bench).await.0, report.stopped.as_deref()), (5, Some("requests")));
+    assert_eq!(report.ladder.unwrap().ended, "requests");
+
+    // In the second rung, unless this machine is too busy for a first.
+    let report = run_within(&bench, tight(13, u64::MAX)).await;
+    let (sent, ladder) = (seen(&bench).await.0 - 5, report.ladder.unwrap());
+    assert!(
+        (sent == 13 && ladder.ended == "requests" && ladder.rungs.len() == 2) || (sent == 10 && ladder.ended.starts_with("invalid")),
+        "{sent} {ladder:?}"
+    );
 
     let before = seen(&bench).await.1;
-    let tight = Plan { ceilings: super::super::plan::Ceilings { tokens: 400, ..bench.plan.ceilings }, ..bench.plan.clone() };
-    let report = run_within(&bench, Budget::new(&tight)).await;
+    let report = run_within(&bench, tight(u32::MAX, 200)).await;
     let used = seen(&bench).await.1 - before;
-    assert!(used <= 400 && report.stopped.as_deref() == Some("tokens"), "{used} {:?}", report.stopped);
+    assert!((100..=200).contains(&used) && report.stopped.as_deref() == Some("tokens"), "{used} {:?}", report.stopped);
 }
 
 async fn run_within(bench: &Bench, budget: Budget) -> super::super::report::Report {

@@ -40,6 +40,7 @@ mod ndots_amplification;
 mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_idle_connection_dropped;
+mod pg_login;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
 mod pg_too_many_clients;
@@ -159,6 +160,9 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_engine_dead_health_ok::FAULT,
     &pg_tls_required::FAULT,
     &pg_too_many_clients::FAULT,
+    &pg_login::PASSWORD,
+    &pg_login::ROLE,
+    &pg_login::DATABASE,
     &pg_idle_connection_dropped::FAULT,
     &vllm_loading::FAULT,
     &vllm_wrong_model_name::FAULT,

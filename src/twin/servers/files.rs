@@ -62,6 +62,7 @@ impl Servers {
             tailscale_socket: None,
             warp_cli: None,
             subnet_env: None,
+            pgpass: Some(Source::Text(self.pgpass.clone())),
             trust: Some(vec![self.authority.certificate()]),
         }
     }

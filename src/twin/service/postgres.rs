@@ -1,12 +1,16 @@
-//! PostgreSQL 15 up to authentication: SSLRequest, TLS, StartupMessage, and the decision of `pg_hba.conf`
-//! (PostgreSQL documentation, "Message Flow: Start-up" and "Message Formats").
+//! PostgreSQL 15 as far as `select 1`: SSLRequest, TLS, StartupMessage, the decision of `pg_hba.conf`, SCRAM-SHA-256, a session
+//! that knows one query (PostgreSQL documentation, "Message Flow: Start-up" and "Message Formats").
+
+mod scram;
+mod session;
 
 use super::ServerHandle;
 use super::handle::{address_of, listen};
+use super::pki::base64;
 use crate::vantage::Net;
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,23 +23,22 @@ use tokio_rustls::TlsAcceptor;
 const AUTHENTICATION: Duration = Duration::from_secs(60);
 /// Longest start-up packet (`MAX_STARTUP_PACKET_LENGTH`).
 const LONGEST_STARTUP: u32 = 10_000;
-/// Longest answer of a client to the authentication request.
-const LONGEST_ANSWER: u32 = 65_536;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 const CANCEL_REQUEST: u32 = 80_877_102;
 const PROTOCOL_3: u32 = 3;
-/// AuthenticationSASL with the mechanisms that are offered over TLS.
-const AUTHENTICATION_SASL: &[u8] = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
 
 /// What decides over a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Rules {
     allowed: Vec<Ipv4Net>,
     /// All connections are in use.
     full: bool,
     /// It was started without TLS, or a pooler in front has none: SSLRequest is answered with `N`.
     without_tls: bool,
+    /// Roles that may log in, with password and salt.
+    roles: BTreeMap<String, (String, [u8; 16])>,
+    databases: BTreeSet<String>,
 }
 
 /// A running server.
@@ -60,6 +63,21 @@ impl PgHandle {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).without_tls = without;
     }
 
+    /// Gives a role this password, or drops the role.
+    pub fn set_role(&self, name: &str, password: Option<&str>) {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        match password {
+            Some(password) => drop(rules.roles.insert(name.to_owned(), (password.to_owned(), session::random()))),
+            None => drop(rules.roles.remove(name)),
+        }
+    }
+
+    /// Creates a database, or drops it.
+    pub fn set_database(&self, name: &str, exists: bool) {
+        let databases = &mut self.rules.lock().unwrap_or_else(PoisonError::into_inner).databases;
+        let _ = if exists { databases.insert(name.to_owned()) } else { databases.remove(name) };
+    }
+
     /// Where it listens.
     pub fn address(&self) -> Option<SocketAddrV4> {
         self.server.address()
@@ -71,9 +89,16 @@ impl PgHandle {
     }
 }
 
-/// Serves PostgreSQL's start-up. Only TLS connections from `allowed` get as far as being asked for a password.
+/// A password that nobody has used before.
+pub fn password() -> String {
+    base64(&session::random::<18>())
+}
+
+/// Serves PostgreSQL. Only TLS connections from `allowed` get as far as being asked for a password; there is no role yet.
 pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: Vec<Ipv4Net>) -> io::Result<PgHandle> {
-    let rules = Arc::new(Mutex::new(Rules { allowed, full: false, without_tls: false }));
+    let databases = BTreeSet::from(["postgres".to_owned()]);
+    let rules = Rules { allowed, full: false, without_tls: false, roles: BTreeMap::new(), databases };
+    let rules = Arc::new(Mutex::new(rules));
     let listener = listen(net, address)?;
     let mut server = ServerHandle::new(address_of(&listener));
     let (acceptor, shared) = (TlsAcceptor::from(tls), rules.clone());
@@ -134,23 +159,7 @@ where
     if let Some(error) = refusal {
         return stream.write_all(&error).await;
     }
-    stream.write_all(AUTHENTICATION_SASL).await?;
-    stream.flush().await?;
-    answer(stream).await?;
-    let user = parameters.get("user").map_or("", String::as_str);
-    let error = Refusal { code: "28P01", line: "326", routine: "auth_failed", file: "auth.c" };
-    stream.write_all(&error.fatal(&format!("password authentication failed for user \"{user}\""))).await
-}
-
-/// Reads one message from the client, so that it never sees a reset in the place of our error.
-async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
-    stream.read_u8().await?;
-    let length = stream.read_u32().await?;
-    if !(4..=LONGEST_ANSWER).contains(&length) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "invalid message length"));
-    }
-    let mut body = vec![0; length as usize - 4];
-    stream.read_exact(&mut body).await.map(|_| ())
+    session::run(stream, &parameters, &rules).await
 }
 
 /// The name-value pairs of a StartupMessage.
@@ -176,11 +185,20 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// An ErrorResponse of severity FATAL.
+    /// An ErrorResponse that ends the session.
     fn fatal(&self, message: &str) -> Vec<u8> {
+        self.response("FATAL", message)
+    }
+
+    /// An ErrorResponse that ends the query.
+    fn error(&self, message: &str) -> Vec<u8> {
+        self.response("ERROR", message)
+    }
+
+    fn response(&self, severity: &str, message: &str) -> Vec<u8> {
         let fields = [
-            (b'S', "FATAL"),
-            (b'V', "FATAL"),
+            (b'S', severity),
+            (b'V', severity),
             (b'C', self.code),
             (b'M', message),
             (b'F', self.file),
