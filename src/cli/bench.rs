@@ -96,8 +96,13 @@ async fn target(vantage: &Vantage, documented: Option<&Vllm>, args: &BenchArgs) 
         (None, Some(url)) => of_url(vantage, url).await?,
         (None, None) => bail!("no target"),
     };
-    target.key = std::env::var("VLLM_API_KEY").ok().filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()));
+    target.key = key();
     Ok(target)
+}
+
+/// The key of the server, if there is one that can go into a header.
+pub(super) fn key() -> Option<String> {
+    std::env::var("VLLM_API_KEY").ok().filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()))
 }
 
 /// The text of the URL stays out of every message: it may hold a secret.
@@ -133,7 +138,7 @@ async fn resolve(vantage: &Vantage, host: &str) -> Result<Ipv4Addr> {
     found.address().ok_or_else(|| anyhow!("the host of --url does not resolve: {}", found.rcode()))
 }
 
-fn plan(args: &BenchArgs, documented: Option<&Vllm>) -> Result<Plan> {
+pub(super) fn plan(args: &BenchArgs, documented: Option<&Vllm>) -> Result<Plan> {
     let model = args.model.clone().or_else(|| documented.map(|v| v.model.clone()));
     let load = match args.rate {
         Some(_) if args.ladder => bail!("--ladder climbs by concurrency: it takes no --rate"),

@@ -4,7 +4,7 @@ use super::session::load;
 use super::{Common, output};
 use crate::check::Grade;
 use crate::def::playbook::{Cause, Claim};
-use crate::def::{CheckDef, Playbook};
+use crate::def::{Catalog, CheckDef, Playbook};
 use crate::probe::Kind;
 use anyhow::{Result, bail};
 use std::fmt::Write;
@@ -31,6 +31,17 @@ pub(super) fn run(common: &Common, id: &str) -> Result<u8> {
     }
     output::print(&out)?;
     Ok(0)
+}
+
+/// A check and the facts of its kind, as text; `None` if there is no such check.
+pub(super) fn describe(catalog: &Catalog, id: &str) -> Option<String> {
+    let c = catalog.check(id)?;
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = check(&mut out, c);
+    out.push('\n');
+    let _ = kind(&mut out, c.kind);
+    Some(out)
 }
 
 fn check(out: &mut String, c: &CheckDef) -> Result<()> {

@@ -1,11 +1,13 @@
 //! The command line: clap types here, one file per command.
 
 mod bench;
+mod bundle;
 mod check;
 mod diagnose;
 mod explain;
 mod lint;
 mod list;
+mod measure;
 mod output;
 mod rbac;
 mod replay;

@@ -113,6 +113,16 @@ impl Run {
         self.judged.insert(check.id.clone(), check.clone());
     }
 
+    /// Events that fold to this run, probes under way aside.
+    pub fn events(&self) -> Vec<RunEvent> {
+        let (Some(at), Some(inventory)) = (self.started_at, self.inventory.clone()) else { return Vec::new() };
+        let started =
+            RunEvent::Started { run: self.id.clone(), at, inventory, vantages: self.vantages.clone(), planned: self.planned.clone() };
+        let judged = self.checks_in_order().map(|check| RunEvent::Judged { check: Box::new(check.clone()) });
+        let finished = self.finished_at.map(|at| RunEvent::Finished { at, complete: self.complete, interrupted: self.interrupted });
+        std::iter::once(started).chain(judged).chain(finished).collect()
+    }
+
     /// Whether probes may still be under way.
     pub fn is_live(&self) -> bool {
         self.started_at.is_some() && self.finished_at.is_none()

@@ -55,8 +55,8 @@ impl Word {
 /// The verdict's word, or how far the check has come.
 pub fn state_word(row: &Row<'_>) -> &'static str {
     match (row.verdict(), row.running_since) {
-        (Some(verdict), _) => verdict.word(),
-        (None, Some(_)) => "running",
+        (_, Some(_)) => "running",
+        (Some(verdict), None) => verdict.word(),
         (None, None) => "waiting",
     }
 }

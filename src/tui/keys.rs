@@ -40,12 +40,40 @@ pub enum Action {
     Explain,
     /// To the raw evidence.
     Evidence,
+    /// What the check is: why, how, and what each fact means.
+    Describe,
+    /// Checks against vantages.
+    Matrix,
+    /// What was done, as commands.
+    Log,
+    /// Look again at one check.
+    Again,
     /// Run everything again.
     Rerun,
+    /// Look again at what must pass after the fix.
+    Verify,
+    /// Hold what the watch would start, or let it go on.
+    Pause,
+    /// Measure a model server.
+    Bench,
+    /// Copy the line.
+    CopyLine,
+    /// Copy what is on screen as Markdown.
+    CopyMarkdown,
+    /// Write the bundle.
+    Write,
+    /// Give the panel the whole screen, or not.
+    Zoom,
+    /// The next theme.
+    Theme,
+    /// Type a command.
+    Command,
     /// The keys.
     Help,
     /// Leave.
     Quit,
+    /// Leave, and keep the last screen in the terminal.
+    QuitKeeping,
     /// Cancel the run; leave if there is none.
     Interrupt,
 }
@@ -63,45 +91,69 @@ pub struct Key {
     pub label: &'static str,
     /// One or two words for the footer; empty: help only.
     pub short: &'static str,
+    /// What to type after `:`.
+    pub name: &'static str,
     /// A sentence for help.
     pub long: &'static str,
 }
 
-const fn key(codes: &'static [KeyCode], action: Action, label: &'static str, short: &'static str, long: &'static str) -> Key {
-    Key { codes, ctrl: false, action, label, short, long }
+const fn key(
+    codes: &'static [KeyCode],
+    action: Action,
+    label: &'static str,
+    short: &'static str,
+    name: &'static str,
+    long: &'static str,
+) -> Key {
+    Key { codes, ctrl: false, action, label, short, name, long }
 }
 
 /// Every key, in the order of help.
 pub static KEYS: &[Key] = &[
-    key(&[KeyCode::Char('j'), KeyCode::Down], Action::Down, "j ↓", "", "one row down"),
-    key(&[KeyCode::Char('k'), KeyCode::Up], Action::Up, "k ↑", "", "one row up"),
-    key(&[KeyCode::PageDown], Action::PageDown, "PgDn", "", "one page down"),
-    key(&[KeyCode::PageUp], Action::PageUp, "PgUp", "", "one page up"),
-    key(&[KeyCode::Char('g'), KeyCode::Home], Action::First, "g", "", "to the first row"),
-    key(&[KeyCode::Char('G'), KeyCode::End], Action::Last, "G", "", "to the last row"),
-    key(&[KeyCode::Enter, KeyCode::Right, KeyCode::Char('l')], Action::Open, "Enter", "open", "into what is chosen"),
-    key(&[KeyCode::Esc, KeyCode::Left, KeyCode::Char('h'), KeyCode::Backspace], Action::Back, "Esc", "back", "back; clears a filter first"),
-    key(&[KeyCode::Char('0')], Action::Overview, "0", "overview", "to the overview"),
-    key(&[KeyCode::Char('1')], Action::Layer(1), "1", "", "checks of layer 1, Physical"),
-    key(&[KeyCode::Char('2')], Action::Layer(2), "2", "", "checks of layer 2, Kubernetes"),
-    key(&[KeyCode::Char('3')], Action::Layer(3), "3", "", "checks of layer 3, Service"),
-    key(&[KeyCode::Char('4')], Action::Layer(4), "4", "", "checks of layer 4, Application"),
-    key(&[KeyCode::Char('x')], Action::Explain, "x", "explain", "every cause: proof, rivals, fix"),
-    key(&[KeyCode::Char(']')], Action::NextFailure, "]", "next failure", "to the next failing check"),
-    key(&[KeyCode::Char('[')], Action::PreviousFailure, "[", "", "to the previous failing check"),
-    key(&[KeyCode::Char('e')], Action::Evidence, "e", "evidence", "to a check's raw evidence"),
-    key(&[KeyCode::Char('f')], Action::FailuresOnly, "f", "failures only", "list failing checks only, or all"),
-    key(&[KeyCode::Char('/')], Action::Filter, "/", "filter", "layer:2 state:fail node:calypso or any text"),
-    key(&[KeyCode::Tab], Action::NextPanel, "Tab", "panel", "the keys go to the next panel"),
-    key(&[KeyCode::Char('r')], Action::Rerun, "r", "run again", "run everything again"),
-    key(&[KeyCode::Char('?')], Action::Help, "?", "help", "this page"),
-    key(&[KeyCode::Char('q')], Action::Quit, "q", "quit", "leave"),
+    key(&[KeyCode::Char('j'), KeyCode::Down], Action::Down, "j ↓", "", "down", "one row down"),
+    key(&[KeyCode::Char('k'), KeyCode::Up], Action::Up, "k ↑", "", "up", "one row up"),
+    key(&[KeyCode::PageDown], Action::PageDown, "PgDn", "", "page-down", "one page down"),
+    key(&[KeyCode::PageUp], Action::PageUp, "PgUp", "", "page-up", "one page up"),
+    key(&[KeyCode::Char('g'), KeyCode::Home], Action::First, "g", "", "first", "to the first row"),
+    key(&[KeyCode::Char('G'), KeyCode::End], Action::Last, "G", "", "last", "to the last row"),
+    key(&[KeyCode::Enter, KeyCode::Right], Action::Open, "Enter", "open", "open", "into what is chosen"),
+    key(&[KeyCode::Esc, KeyCode::Left, KeyCode::Backspace], Action::Back, "Esc", "back", "back", "back; clears a filter first"),
+    key(&[KeyCode::Char('0')], Action::Overview, "0", "overview", "overview", "to the overview"),
+    key(&[KeyCode::Char('1')], Action::Layer(1), "1", "", "physical", "checks of layer 1, Physical"),
+    key(&[KeyCode::Char('2')], Action::Layer(2), "2", "", "kubernetes", "checks of layer 2, Kubernetes"),
+    key(&[KeyCode::Char('3')], Action::Layer(3), "3", "", "service", "checks of layer 3, Service"),
+    key(&[KeyCode::Char('4')], Action::Layer(4), "4", "", "application", "checks of layer 4, Application"),
+    key(&[KeyCode::Char('x')], Action::Explain, "x", "explain", "explain", "every cause: proof, rivals, fix"),
+    key(&[KeyCode::Char(']')], Action::NextFailure, "]", "next failure", "next-failure", "to the next failing check"),
+    key(&[KeyCode::Char('[')], Action::PreviousFailure, "[", "", "previous-failure", "to the previous failing check"),
+    key(&[KeyCode::Char('e')], Action::Evidence, "e", "evidence", "evidence", "to a check's raw evidence"),
+    key(&[KeyCode::Char('d')], Action::Describe, "d", "describe", "describe", "what a check is: why, expectations, facts"),
+    key(&[KeyCode::Char('m')], Action::Matrix, "m", "matrix", "matrix", "checks against vantages"),
+    key(&[KeyCode::Char('l')], Action::Log, "l", "log", "log", "what was done, as commands to type"),
+    key(&[KeyCode::Char('f')], Action::FailuresOnly, "f", "failures only", "failures", "list failing checks only, or all"),
+    key(&[KeyCode::Char('/')], Action::Filter, "/", "filter", "filter", "layer:2 state:fail node:calypso or any text"),
+    key(&[KeyCode::Tab], Action::NextPanel, "Tab", "panel", "panel", "the keys go to the next panel"),
+    key(&[KeyCode::Char('+')], Action::Zoom, "+", "zoom", "zoom", "the panel takes the whole screen, or not"),
+    key(&[KeyCode::Char('r')], Action::Again, "r", "run again", "again", "look again at this check"),
+    key(&[KeyCode::Char('R')], Action::Rerun, "R", "run all again", "rerun", "run everything again"),
+    key(&[KeyCode::Char('v')], Action::Verify, "v", "verify", "verify", "after a fix: look again at what must pass"),
+    key(&[KeyCode::Char(' ')], Action::Pause, "space", "pause", "pause", "hold what changes would start, or go on"),
+    key(&[KeyCode::Char('b')], Action::Bench, "b", "bench", "bench", "measure a model server; asks first"),
+    key(&[KeyCode::Char('y')], Action::CopyLine, "y", "copy", "copy", "copy the line (the terminal's clipboard)"),
+    key(&[KeyCode::Char('Y')], Action::CopyMarkdown, "Y", "", "markdown", "copy what is on screen as Markdown"),
+    key(&[KeyCode::Char('w')], Action::Write, "w", "write", "write", "write run and report into a new directory"),
+    key(&[KeyCode::Char('t')], Action::Theme, "t", "", "theme", "the next theme"),
+    key(&[KeyCode::Char(':')], Action::Command, ":", "command", "command", "type a command; Tab completes it"),
+    key(&[KeyCode::Char('?')], Action::Help, "?", "help", "help", "this page"),
+    key(&[KeyCode::Char('q')], Action::Quit, "q", "quit", "quit", "leave"),
+    key(&[KeyCode::Char('Q')], Action::QuitKeeping, "Q", "", "quit-keep", "leave, and keep the last screen"),
     Key {
         codes: &[KeyCode::Char('c')],
         ctrl: true,
         action: Action::Interrupt,
         label: "ctrl+c",
         short: "cancel",
+        name: "cancel",
         long: "cancel the run; leave if none is under way",
     },
 ];
@@ -125,13 +177,18 @@ pub fn offered(screen: &Screen, busy: bool) -> Vec<Action> {
         actions.push(Action::Interrupt);
     }
     actions.extend_from_slice(match screen {
-        Screen::Overview => &[Action::Open, Action::Explain, Action::NextFailure, Action::Filter, Action::NextPanel],
+        Screen::Overview => &[Action::Open, Action::Explain, Action::NextFailure, Action::Filter, Action::NextPanel, Action::Matrix],
         Screen::Checks(_) => &[Action::Open, Action::Back, Action::Explain, Action::FailuresOnly, Action::Filter, Action::NextFailure],
-        Screen::Check(_) => &[Action::Back, Action::Explain, Action::Evidence, Action::NextFailure, Action::Overview],
-        Screen::Explain | Screen::Help => &[Action::Back, Action::Overview, Action::NextFailure],
+        Screen::Check(_) => &[Action::Back, Action::Explain, Action::Evidence, Action::Describe, Action::NextFailure, Action::Overview],
+        Screen::Explain => &[Action::Back, Action::Verify, Action::Overview, Action::NextFailure],
+        Screen::Bench => &[Action::Open, Action::Back],
+        Screen::Describe(_) | Screen::Help | Screen::Matrix | Screen::Log => &[Action::Back, Action::Overview, Action::NextFailure],
     });
-    if !busy {
-        actions.push(Action::Rerun);
+    match screen {
+        _ if busy => {}
+        Screen::Checks(_) | Screen::Check(_) => actions.extend([Action::Again, Action::Rerun]),
+        Screen::Bench => {}
+        _ => actions.push(Action::Rerun),
     }
     actions
 }
@@ -152,6 +209,13 @@ mod tests {
     }
 
     #[test]
+    fn no_name_means_two_things() {
+        for key in KEYS {
+            assert_eq!(KEYS.iter().filter(|k| k.name == key.name).count(), 1, "{}", key.name);
+        }
+    }
+
+    #[test]
     fn modifiers_matter() {
         let find = |code, modifiers| lookup(KeyEvent::new(code, modifiers));
         assert_eq!(find(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Action::Interrupt));
@@ -162,7 +226,7 @@ mod tests {
 
     #[test]
     fn whatever_the_footer_offers_has_a_short_name() {
-        for screen in [Screen::Overview, Screen::Checks(None), Screen::Check("a".into()), Screen::Explain, Screen::Help] {
+        for screen in Screen::examples() {
             for action in offered(&screen, true).into_iter().chain(offered(&screen, false)) {
                 assert!(row(action).is_some_and(|key| !key.short.is_empty()), "{action:?}");
             }

@@ -1,6 +1,9 @@
 //! What the screen shows: the fold of the run, the diagnosis, and where the person stands.
 
+use super::bench::Bench;
 use super::filter::{Filter, is_failure};
+use super::live::Live;
+use super::log::Log;
 use super::theme::Theme;
 use crate::check::Verdict;
 use crate::report::{LAYERS, Report, Summary};
@@ -17,10 +20,28 @@ pub enum Screen {
     Checks(Option<u8>),
     /// One check in full, by instance id.
     Check(String),
+    /// What a check is, by check id.
+    Describe(String),
+    /// Checks against vantages.
+    Matrix,
+    /// What was done.
+    Log,
+    /// The measurement of a model server.
+    Bench,
     /// Every diagnosis in full.
     Explain,
     /// The keys.
     Help,
+}
+
+impl Screen {
+    /// One of each, for tests.
+    #[cfg(test)]
+    pub(crate) fn examples() -> Vec<Self> {
+        let one = || "a".to_owned();
+        let lists = [Self::Overview, Self::Checks(None), Self::Check(one()), Self::Describe(one())];
+        lists.into_iter().chain([Self::Matrix, Self::Log, Self::Bench, Self::Explain, Self::Help]).collect()
+    }
 }
 
 /// A screen, and how far its page is scrolled.
@@ -49,6 +70,15 @@ pub enum Panel {
     Findings,
     /// The diagnosis.
     Diagnosis,
+}
+
+/// Where typed characters go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Typing {
+    /// Into the filter.
+    Filter,
+    /// Into a command.
+    Command,
 }
 
 /// How far the run has come.
@@ -87,8 +117,20 @@ pub struct Model {
     pub chosen: Option<String>,
     /// The filter's text.
     pub filter: String,
-    /// Whether keys go into the filter's text.
-    pub typing: bool,
+    /// The command's text.
+    pub command: String,
+    /// Where typed characters go; `None`: they are keys.
+    pub typing: Option<Typing>,
+    /// Whether the panel that has the keys fills the screen.
+    pub zoom: bool,
+    /// The live watch.
+    pub live: Live,
+    /// What was done.
+    pub log: Log,
+    /// The text that describes a check, with the check's id.
+    pub described: Option<(String, String)>,
+    /// The measurement of a model server.
+    pub bench: Bench,
     /// Whether only failing checks are listed.
     pub failures_only: bool,
     /// A word to the person, until the next key.
@@ -120,7 +162,13 @@ impl Model {
             finding_row: 0,
             chosen: None,
             filter: String::new(),
-            typing: false,
+            command: String::new(),
+            typing: None,
+            zoom: false,
+            live: Live::default(),
+            log: Log::default(),
+            described: None,
+            bench: Bench::default(),
             failures_only: false,
             notice: None,
             cancelling: false,
@@ -153,9 +201,14 @@ impl Model {
         }
     }
 
-    /// Whether something still moves, so that the screen needs ticks.
+    /// Whether the run goes on.
     pub fn is_busy(&self) -> bool {
         matches!(self.phase(), Phase::Planning | Phase::Running | Phase::Cancelling)
+    }
+
+    /// Whether something still moves, so that the screen needs ticks.
+    pub fn moves(&self) -> bool {
+        self.is_busy() || self.bench.is_running()
     }
 
     /// How long the run took, or has taken so far.

@@ -52,7 +52,7 @@ fn child() {
     let role = std::env::var(ROLE).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut source = Played { role, open: None };
-    let options = Options { theme: Theme { color: true, ascii: false }, clock: || fixture::at(1234) };
+    let options = Options { theme: Theme::new(None, false), clock: || fixture::at(1234) };
     let outcome = runtime.block_on(interactive(&mut source, options)).unwrap();
     println!("left: {:?}", outcome.leave);
 }

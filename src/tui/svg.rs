@@ -31,14 +31,14 @@ pub fn to_svg(buffer: &Buffer) -> String {
 }
 
 /// Neighbouring cells of one style.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     column: u16,
     cells: u16,
-    text: String,
-    style: &'a Cell,
+    pub(super) text: String,
+    pub(super) style: &'a Cell,
 }
 
-fn runs(buffer: &Buffer, y: u16) -> Vec<Run<'_>> {
+pub(super) fn runs(buffer: &Buffer, y: u16) -> Vec<Run<'_>> {
     let mut runs: Vec<Run<'_>> = Vec::new();
     let mut x = buffer.area.left();
     while x < buffer.area.right() {

@@ -1,26 +1,41 @@
 //! Opening the real terminal, and giving it back in every case: return, error, panic, SIGTERM, SIGHUP, lost connection.
 
+use super::writer::{self, FrameWriter, Gate};
 use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste};
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
-use crossterm::{cursor, execute};
+use crossterm::{Command, cursor};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{FlushArg, tcflush};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, BufWriter, Stdout, Write};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Whether the screen is ours.
 static OPEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal took nothing when it was given back.
+static STALLED: AtomicBool = AtomicBool::new(false);
+/// What writes to it while it is ours.
+static GATE: Mutex<Option<Gate>> = Mutex::new(None);
 /// Panic messages that came while it was.
 static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// How long a terminal may take for what is left to write when it is given back.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// The real terminal, restored when this is dropped, also by a panic that unwinds through it.
 pub struct TerminalGuard {
-    /// The terminal. Its writer holds a whole frame: standard output alone would write every kilobyte on its own.
-    pub terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// The terminal. Its writer never blocks.
+    pub terminal: Terminal<CrosstermBackend<FrameWriter>>,
+    /// Whether the terminal has taken what was drawn.
+    pub gate: Gate,
 }
 
 impl Drop for TerminalGuard {
@@ -42,23 +57,72 @@ pub fn open_terminal() -> io::Result<TerminalGuard> {
 }
 
 fn open_screen() -> io::Result<TerminalGuard> {
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
-    let writer = BufWriter::with_capacity(64 * 1024, io::stdout());
-    Ok(TerminalGuard { terminal: Terminal::new(CrosstermBackend::new(writer))? })
+    // A descriptor of its own: the lock of standard output would be held for as long as a write blocks.
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let (frames, gate) = writer::start(move |bytes| write_all(&out, bytes))?;
+    *GATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate.clone());
+    gate.push((ansi(EnterAlternateScreen) + &ansi(EnableBracketedPaste) + &ansi(cursor::Hide)).as_bytes());
+    Ok(TerminalGuard { terminal: Terminal::new(CrosstermBackend::new(frames))?, gate })
+}
+
+fn ansi(command: impl Command) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = command.write_ansi(&mut text);
+    text
+}
+
+/// Writes everything, also where someone has made the descriptor non-blocking.
+fn write_all(mut out: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Gives the terminal back and prints the panic messages that were held back. Does nothing when it is not ours; never
-/// fails, since the terminal may be gone.
+/// fails, since the terminal may be gone; takes about a second at most, since it may take nothing.
 pub fn restore() {
     if !OPEN.swap(false, Ordering::SeqCst) {
         return;
     }
-    let _ = execute!(io::stdout(), DisableMouseCapture, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+    let gate = GATE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let out = io::stdout();
+    let taken = gate.as_ref().is_none_or(|gate| gate.drain(PATIENCE) && gate.close(PATIENCE));
+    if !taken {
+        // Frames that nobody has read make way for the few bytes that give the terminal back.
+        let _ = tcflush(out.as_fd(), FlushArg::TCOFLUSH);
+        let _ = gate.is_some_and(|gate| gate.close(PATIENCE));
+        let _ = tcflush(out.as_fd(), FlushArg::TCOFLUSH);
+    }
+    let back = ansi(DisableMouseCapture) + &ansi(DisableBracketedPaste) + &ansi(LeaveAlternateScreen) + &ansi(cursor::Show);
+    if takes_more(&out) {
+        let _ = nix::unistd::write(out.as_fd(), back.as_bytes());
+    }
     let _ = disable_raw_mode();
+    STALLED.store(!taken, Ordering::SeqCst);
     let messages = std::mem::take(&mut *HELD_BACK.lock().unwrap_or_else(PoisonError::into_inner));
-    for message in messages {
+    for message in messages.into_iter().filter(|_| taken) {
         let _ = writeln!(io::stderr(), "{message}");
     }
+}
+
+fn takes_more(out: &impl AsFd) -> bool {
+    let most = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLOUT)], most).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether the terminal took nothing when it was given back: whatever is printed to it now would block.
+pub fn is_stalled() -> bool {
+    STALLED.load(Ordering::SeqCst)
 }
 
 /// A panic of some task must not write across the screen, and one of the screen itself must be readable afterwards.

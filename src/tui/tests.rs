@@ -1,20 +1,20 @@
 //! Whole screens, as text, at the sizes that people have.
 
+use super::bench::{News, Offer, Reading};
 use super::fixture;
 use super::model::Model;
 use super::theme::Theme;
 use super::update::{Msg, update};
 use super::view;
 use crate::run::RunEvent;
+use crate::run::watch::{Change, What};
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-const COLOURED: Theme = Theme { color: true, ascii: false };
-
 /// A model after some events, with its report, and some keys (one character each).
 pub(crate) fn model(events: &[RunEvent], size: (u16, u16), keys: &str) -> Model {
-    let mut model = Model::new(COLOURED, size, fixture::at(1234));
+    let mut model = Model::new(Theme::new(None, false), size, fixture::at(1234));
     for event in events {
         update(&mut model, Msg::Run(Box::new(event.clone())));
     }
@@ -76,12 +76,54 @@ screens! {
     explain_120x40: fixture::blocked_vxlan(), (120, 40), "x";
     explain_60x18: fixture::blocked_vxlan(), (60, 18), "x";
     help_80x24: fixture::blocked_vxlan(), (80, 24), "?";
+    matrix_80x24: fixture::blocked_vxlan(), (80, 24), "m";
+    matrix_120x40: fixture::blocked_vxlan(), (120, 40), "m";
+    log_80x24: fixture::blocked_vxlan(), (80, 24), "l";
+    zoomed_diagnosis_80x24: fixture::blocked_vxlan(), (80, 24), "\t\t+";
+    command_80x24: fixture::blocked_vxlan(), (80, 24), ":ma";
     help_120x40: fixture::blocked_vxlan(), (120, 40), "?";
+}
+
+fn said(model: &mut Model, news: News) {
+    update(model, Msg::Bench(Box::new(news)));
+}
+
+fn offered(size: (u16, u16)) -> Model {
+    let mut model = model(&fixture::blocked_vxlan(), size, "b");
+    let offer = Offer {
+        server: "deepseek-ocr".into(),
+        target: "http://192.168.2.119:8000".into(),
+        from: "calypso".into(),
+        statement: "64 requests (text of 256 words, up to 128 tokens each) after 4 to warm up, 8 at a time: at most 45696 tokens and 300 s"
+            .into(),
+        requests: 64,
+    };
+    said(&mut model, News::Offer(Ok(offer)));
+    model
+}
+
+#[test]
+fn the_bench_says_what_it_will_send_and_how_far_it_is() {
+    let mut model = offered((80, 24));
+    insta::assert_snapshot!("bench_offered_80x24", screen(&model).backend());
+    update(&mut model, Msg::Key(KeyEvent::from(KeyCode::Enter)));
+    update(&mut model, Msg::Tick(fixture::at(5234)));
+    said(&mut model, News::Reading(Reading { done: 21, complete: 20, in_flight: 8, tokens: 2560, ttft_ms: 1840.0 }));
+    insta::assert_snapshot!("bench_running_80x24", screen(&model).backend());
+}
+
+#[test]
+fn a_change_is_on_screen_at_once() {
+    let mut model = model(&fixture::blocked_vxlan(), (80, 24), "");
+    update(&mut model, Msg::Watched);
+    let change = Change { vantage: "calypso".into(), what: What::Link, gone: true, device: Some("flannel.1".into()) };
+    update(&mut model, Msg::Changed(change, fixture::at(8000)));
+    insta::assert_snapshot!("changed_80x24", screen(&model).backend());
 }
 
 #[test]
 fn ascii_screens_hold_nothing_else() {
-    for keys in ["", "2jj", "]", "x", "?"] {
+    for keys in ["", "2jj", "]", "x", "?", "m", "l", "b"] {
         for size in [(80, 24), (120, 40)] {
             let mut model = model(&fixture::blocked_vxlan()[..20], size, keys);
             model.theme.ascii = true;
@@ -102,7 +144,7 @@ fn without_colour_no_cell_has_one() {
 
 #[test]
 fn the_diagnosis_is_in_sight_on_every_screen() {
-    for keys in ["", "2", "f", "]", "x", "?", "/zz", "\t"] {
+    for keys in ["", "2", "f", "]", "x", "?", "/zz", "\t", "m", "l", "b"] {
         for size in [(40, 10), (60, 18), (80, 24), (120, 40)] {
             let text = screen(&model(&fixture::blocked_vxlan(), size, keys)).backend().to_string();
             assert!(text.contains("udp8472-blocked"), "{keys:?} at {size:?}:\n{text}");

@@ -1,13 +1,20 @@
 //! `update`: one message in, a changed model and effects out. Pure: it reads no clock and touches no terminal.
 
-use super::filter::is_failure;
+use super::bench::News;
+use super::copy;
 use super::keys::{self, Action};
-use super::model::{Model, Panel, Phase, Place, Screen};
-use super::view;
-use crate::report::{LAYERS, Report};
-use crate::run::{Run, RunEvent};
+use super::live::Watching;
+use super::model::{Model, Phase, Screen, Typing};
+use crate::report::Report;
+use crate::run::watch::Change;
+use crate::run::{Again, Run, RunEvent};
 use chrono::{DateTime, Utc};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+mod again;
+pub mod command;
+mod go;
+mod measure;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -26,45 +33,130 @@ pub enum Msg {
     Report(Box<Report>),
     /// Time has passed.
     Tick(DateTime<Utc>),
+    /// The network has changed, and when that was noticed.
+    Changed(Change, DateTime<Utc>),
+    /// Changes are not noticed, and why.
+    Unwatched(String),
+    /// Changes are noticed from now on.
+    Watched,
+    /// A wait that was asked for is over.
+    Waited,
+    /// The text that describes a check.
+    Described(String, Option<String>),
+    /// A word about something that was asked for.
+    Said(String),
+    /// News of the measurement.
+    Bench(Box<News>),
 }
 
 /// Something for the loop to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Start the run again.
     Rerun,
+    /// Look at some checks of the run again.
+    Again(Again),
     /// Cancel the run.
     Cancel,
+    /// Say when a wait is over; a new one replaces an old one.
+    Wait(Wait),
+    /// Find the text that describes a check, by check id.
+    Describe(String),
+    /// Send a text to the terminal's clipboard.
+    Copy(String),
+    /// Write run and report into a new directory; `None`: one named after the run.
+    Write(Option<String>),
+    /// Say what a measurement would send; `None`: of the first server.
+    BenchOffer(Option<String>),
+    /// Measure this server.
+    Bench(String),
+    /// Stop the measurement.
+    BenchStop,
     /// Leave.
     Quit,
+    /// Leave, and keep the last screen.
+    QuitKeeping,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// A moment, for more changes that belong to the first one.
+    Settle,
+    /// Until nothing has changed for a while.
+    Quiet,
 }
 
 /// Takes one message in.
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
-    match msg {
+    let effects = match msg {
         Msg::Key(event) => return on_key(model, event),
-        Msg::Paste(text) if model.typing => model.filter.extend(text.chars().filter(|c| !c.is_control()).take(200)),
-        Msg::Paste(_) => {}
-        Msg::Resize(columns, rows) => model.size = (columns, rows),
+        Msg::Paste(text) => {
+            typed(model).into_iter().for_each(|line| line.extend(text.chars().filter(|c| !c.is_control()).take(LONGEST)));
+            Vec::new()
+        }
+        Msg::Resize(columns, rows) => nothing(model.size = (columns, rows)),
         Msg::Run(event) => on_event(model, &event),
-        Msg::RunEnded => model.lost = model.run.finished_at.is_none(),
-        Msg::Report(report) => model.report = Some(*report),
+        Msg::RunEnded => nothing(model.lost = model.run.finished_at.is_none()),
+        Msg::Report(report) => nothing(model.report = Some(*report)),
         Msg::Tick(now) => {
             model.now = now;
             model.spin = model.spin.wrapping_add(1);
+            Vec::new()
         }
-    }
+        Msg::Changed(change, at) => again::changed(model, change, at),
+        Msg::Watched => nothing(model.live.watching = Watching::On),
+        Msg::Unwatched(why) => {
+            model.log.word(model.now, format!("changes are not noticed: {why}"));
+            nothing(model.live.watching = Watching::Not(why))
+        }
+        Msg::Waited => again::waited(model),
+        Msg::Described(id, Some(text)) => nothing(model.described = Some((id, text))),
+        Msg::Described(id, None) => nothing(model.notice = Some(format!("nothing is known about {id}"))),
+        Msg::Said(word) => {
+            model.log.word(model.now, word.clone());
+            nothing(model.notice = Some(word))
+        }
+        Msg::Bench(news) => {
+            model.bench.take(*news);
+            again::after(model)
+        }
+    };
     settle(model);
+    effects
+}
+
+fn nothing((): ()) -> Vec<Effect> {
     Vec::new()
 }
 
-fn on_event(model: &mut Model, event: &RunEvent) {
+fn on_event(model: &mut Model, event: &RunEvent) -> Vec<Effect> {
     match event {
-        RunEvent::Started { .. } => forget(model),
-        RunEvent::Finished { .. } => model.cancelling = false,
-        _ => {}
+        RunEvent::Started { run, at, planned, .. } => {
+            forget(model);
+            model.log.word(*at, format!("run {run} began: {} checks", planned.len()));
+        }
+        RunEvent::Rechecking { at, because, ids } => {
+            model.log.word(*at, format!("looking again at {} checks: {because}", ids.len()));
+            model.live.begins(because, ids);
+            model.lost = false;
+        }
+        RunEvent::Probing { .. } => {}
+        RunEvent::Judged { check } => {
+            model.log.looked(check);
+            model.live.judged(&check.id);
+        }
+        RunEvent::Finished { at, complete, interrupted } => {
+            let how = if *interrupted { "was interrupted" } else { "ended" };
+            model.log.word(*at, format!("the run {how}"));
+            model.cancelling = false;
+            // Who cancels wants quiet: the watch goes on when it is told to.
+            model.live.paused |= *interrupted && model.live.again.is_some();
+            model.live.ends(*complete);
+        }
     }
     model.run.apply(event);
+    if matches!(event, RunEvent::Finished { .. }) { again::after(model) } else { Vec::new() }
 }
 
 /// Nothing of an older run may stay on screen beside a newer one.
@@ -73,21 +165,35 @@ fn forget(model: &mut Model) {
     model.report = None;
     model.cancelling = false;
     model.lost = false;
+    model.live.forget();
 }
 
 /// Keeps everything that is chosen or scrolled inside of what there is.
 fn settle(model: &mut Model) {
     model.diagnosis = model.diagnosis.min(model.diagnoses().saturating_sub(1));
     model.finding_row = model.finding_row.min(model.findings().len().saturating_sub(1));
-    scroll_to(model, model.scroll());
+    go::scroll_to(model, model.scroll());
+}
+
+/// Characters that a typed line may have.
+const LONGEST: usize = 200;
+
+/// The line that characters go into.
+fn typed(model: &mut Model) -> Option<&mut String> {
+    match model.typing? {
+        Typing::Filter => Some(&mut model.filter),
+        Typing::Command => Some(&mut model.command),
+    }
 }
 
 fn on_key(model: &mut Model, event: KeyEvent) -> Vec<Effect> {
     model.notice = None;
+    if !model.live.is_due() && model.live.again.is_none() {
+        model.live.last = None;
+    }
     let action = keys::lookup(event);
-    let effects = if model.typing && action != Some(Action::Interrupt) {
-        type_filter(model, event);
-        Vec::new()
+    let effects = if model.typing.is_some() && action != Some(Action::Interrupt) {
+        type_into(model, event)
     } else {
         action.map_or_else(Vec::new, |action| act(model, action))
     };
@@ -95,52 +201,92 @@ fn on_key(model: &mut Model, event: KeyEvent) -> Vec<Effect> {
     effects
 }
 
-fn type_filter(model: &mut Model, event: KeyEvent) {
+fn type_into(model: &mut Model, event: KeyEvent) -> Vec<Effect> {
+    let plain = !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     match event.code {
-        KeyCode::Enter => model.typing = false,
+        KeyCode::Enter if model.typing == Some(Typing::Command) => {
+            model.typing = None;
+            let command = std::mem::take(&mut model.command);
+            return command::perform(model, &command);
+        }
+        KeyCode::Enter => model.typing = None,
         KeyCode::Esc => {
-            model.typing = false;
-            model.filter.clear();
+            typed(model).into_iter().for_each(String::clear);
+            model.typing = None;
         }
-        KeyCode::Backspace => {
-            model.filter.pop();
-        }
-        KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => model.filter.clear(),
-        KeyCode::Char(c) if !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => model.filter.push(c),
-        KeyCode::Down => step(model, 1),
-        KeyCode::Up => step(model, -1),
-        _ => {}
+        KeyCode::Tab if model.typing == Some(Typing::Command) => model.command = command::complete(&model.command),
+        KeyCode::Down => go::step(model, 1),
+        KeyCode::Up => go::step(model, -1),
+        code => typed(model).into_iter().for_each(|line| match code {
+            KeyCode::Backspace => drop(line.pop()),
+            KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
+            KeyCode::Char(c) if plain && line.chars().count() < LONGEST => line.push(c),
+            _ => {}
+        }),
     }
+    Vec::new()
 }
 
 fn act(model: &mut Model, action: Action) -> Vec<Effect> {
     match action {
         Action::Quit => return vec![Effect::Quit],
+        Action::QuitKeeping => return vec![Effect::QuitKeeping],
         Action::Interrupt => return interrupt(model),
-        Action::Rerun => return rerun(model),
-        Action::Down => step(model, 1),
-        Action::Up => step(model, -1),
-        Action::PageDown => step(model, page_step(model)),
-        Action::PageUp => step(model, -page_step(model)),
-        Action::First => step(model, isize::MIN),
-        Action::Last => step(model, isize::MAX),
-        Action::Open => open(model),
-        Action::Back => back(model),
-        Action::Layer(layer) => go_to_layer(model, layer),
+        Action::Rerun => return again::rerun(model),
+        Action::Again => return again::one(model),
+        Action::Verify => return again::verify(model),
+        Action::Pause => return again::pause(model),
+        Action::Describe => return go::describe(model),
+        Action::Bench => return measure::ask(model, None),
+        Action::Open if *model.screen() == Screen::Bench => return measure::agree(model),
+        Action::Back if *model.screen() == Screen::Bench && model.bench.is_running() => return measure::stop(model).unwrap_or_default(),
+        Action::CopyLine => return copied(model, copy::line(model)),
+        Action::CopyMarkdown => return copied(model, copy::markdown(model)),
+        Action::Write => return vec![Effect::Write(None)],
+        Action::Down => go::step(model, 1),
+        Action::Up => go::step(model, -1),
+        Action::PageDown => go::step(model, go::page_step(model)),
+        Action::PageUp => go::step(model, -go::page_step(model)),
+        Action::First => go::step(model, isize::MIN),
+        Action::Last => go::step(model, isize::MAX),
+        Action::Open => go::open(model),
+        Action::Back => go::back(model),
+        Action::Layer(layer) => go::go_to_layer(model, layer),
         Action::Overview => model.places.truncate(1),
-        Action::NextPanel => next_panel(model),
-        Action::NextFailure => go_to_failure(model, true),
-        Action::PreviousFailure => go_to_failure(model, false),
-        Action::FailuresOnly => failures_only(model),
-        Action::Filter => start_filter(model),
-        Action::Explain => enter(model, Screen::Explain),
-        Action::Evidence => evidence(model),
-        Action::Help => enter(model, Screen::Help),
+        Action::NextPanel => go::next_panel(model),
+        Action::NextFailure => go::go_to_failure(model, true),
+        Action::PreviousFailure => go::go_to_failure(model, false),
+        Action::FailuresOnly => go::failures_only(model),
+        Action::Filter => go::start_filter(model),
+        Action::Explain => go::enter(model, Screen::Explain),
+        Action::Evidence => go::evidence(model),
+        Action::Matrix => go::enter(model, Screen::Matrix),
+        Action::Log => go::enter(model, Screen::Log),
+        Action::Help => go::enter(model, Screen::Help),
+        Action::Zoom => model.zoom = !model.zoom,
+        Action::Theme => {
+            model.theme = model.theme.next();
+            model.notice = Some(model.theme.name().to_owned());
+        }
+        Action::Command => {
+            model.typing = Some(Typing::Command);
+            model.command.clear();
+        }
     }
     Vec::new()
 }
 
+fn copied(model: &mut Model, text: Option<String>) -> Vec<Effect> {
+    if text.is_none() {
+        model.notice = Some("there is nothing to copy here".to_owned());
+    }
+    text.map(Effect::Copy).into_iter().collect()
+}
+
 fn interrupt(model: &mut Model) -> Vec<Effect> {
+    if let Some(stop) = measure::stop(model) {
+        return stop;
+    }
     match model.phase() {
         Phase::Planning | Phase::Running => {
             model.cancelling = true;
@@ -148,187 +294,6 @@ fn interrupt(model: &mut Model) -> Vec<Effect> {
             vec![Effect::Cancel]
         }
         _ => vec![Effect::Quit],
-    }
-}
-
-fn rerun(model: &mut Model) -> Vec<Effect> {
-    if model.is_busy() {
-        model.notice = Some("the run is still going on; ctrl+c cancels it".to_owned());
-        return Vec::new();
-    }
-    forget(model);
-    vec![Effect::Rerun]
-}
-
-/// Moves by rows: the scrolled page, the chosen row, or the shown diagnosis.
-fn step(model: &mut Model, by: isize) {
-    let moved = |from: usize, last: usize| from.saturating_add_signed(by).min(last);
-    match (model.panel, model.screen().clone()) {
-        (Panel::Diagnosis, _) => model.diagnosis = moved(model.diagnosis, model.diagnoses().saturating_sub(1)),
-        (Panel::Findings, Screen::Overview) => model.finding_row = moved(model.finding_row, model.findings().len().saturating_sub(1)),
-        (_, Screen::Overview) => model.layer_row = moved(model.layer_row, LAYERS.len() - 1),
-        (_, Screen::Checks(_)) => {
-            let listed = model.listed();
-            let row = moved(model.chosen_row(&listed), listed.len().saturating_sub(1));
-            model.chosen = listed.get(row).map(|r| r.planned.id.clone());
-        }
-        (_, Screen::Check(_) | Screen::Explain | Screen::Help) => scroll_to(model, model.scroll().saturating_add_signed(by)),
-    }
-}
-
-fn page_step(model: &Model) -> isize {
-    isize::try_from(view::page_rows(model).saturating_sub(1).max(1)).unwrap_or(1)
-}
-
-fn scroll_to(model: &mut Model, line: usize) {
-    let last = view::last_scroll(model);
-    if let Some(place) = model.places.last_mut() {
-        place.scroll = line.min(last);
-    }
-}
-
-/// Goes into a screen; going where one already is changes nothing, and no screen is on the way twice.
-fn enter(model: &mut Model, screen: Screen) {
-    if *model.screen() == screen {
-        return;
-    }
-    if let Some(at) = model.places.iter().position(|p| p.screen == screen) {
-        model.places.truncate(at + 1);
-    } else {
-        model.places.push(Place::top(screen));
-    }
-    model.panel = Panel::Main;
-}
-
-fn open(model: &mut Model) {
-    let screen = match (model.panel, model.screen()) {
-        (Panel::Diagnosis, _) => Some(Screen::Explain),
-        (Panel::Findings, Screen::Overview) => model.findings().get(model.finding_row).map(|r| Screen::Check(r.planned.id.clone())),
-        (_, Screen::Overview) => Some(Screen::Checks(Some(model.layer()))),
-        (_, Screen::Checks(_)) => {
-            let listed = model.listed();
-            listed.get(model.chosen_row(&listed)).map(|r| Screen::Check(r.planned.id.clone()))
-        }
-        _ => None,
-    };
-    if let Some(screen) = screen {
-        if let Screen::Check(id) = &screen {
-            model.chosen = Some(id.clone());
-        }
-        enter(model, screen);
-    }
-}
-
-fn back(model: &mut Model) {
-    let narrowed = !model.filter.is_empty() || model.failures_only;
-    if model.panel != Panel::Main {
-        model.panel = Panel::Main;
-    } else if narrowed && matches!(model.screen(), Screen::Checks(_)) {
-        model.filter.clear();
-        model.failures_only = false;
-    } else if model.places.len() > 1 {
-        model.places.pop();
-    }
-}
-
-fn go_to_layer(model: &mut Model, layer: u8) {
-    model.layer_row = LAYERS.iter().position(|(number, _)| *number == layer).unwrap_or(0);
-    model.places.truncate(1);
-    enter(model, Screen::Checks(Some(layer)));
-}
-
-fn next_panel(model: &mut Model) {
-    let panels: &[Panel] = match model.screen() {
-        Screen::Overview => &[Panel::Main, Panel::Findings, Panel::Diagnosis],
-        Screen::Explain => &[Panel::Main],
-        _ => &[Panel::Main, Panel::Diagnosis],
-    };
-    let at = panels.iter().position(|p| *p == model.panel).unwrap_or(0);
-    model.panel = panels[(at + 1) % panels.len()];
-}
-
-/// To the next or previous failing check in plan order, round the end.
-fn go_to_failure(model: &mut Model, forward: bool) {
-    let current = match model.screen() {
-        Screen::Check(id) => Some(id.clone()),
-        Screen::Checks(_) => {
-            let listed = model.listed();
-            listed.get(model.chosen_row(&listed)).map(|row| row.planned.id.clone())
-        }
-        _ => None,
-    };
-    let Some((id, layer)) = failure_beside(model, current.as_deref(), forward) else {
-        model.notice = Some("nothing has failed".to_owned());
-        return;
-    };
-    model.chosen = Some(id.clone());
-    model.panel = Panel::Main;
-    match model.screen() {
-        Screen::Checks(_) => show_in_list(model, &id, layer),
-        Screen::Check(_) => {
-            model.places.pop();
-            enter(model, Screen::Check(id));
-        }
-        _ => enter(model, Screen::Check(id)),
-    }
-}
-
-fn failure_beside(model: &Model, current: Option<&str>, forward: bool) -> Option<(String, u8)> {
-    let at = current.and_then(|id| model.run.planned.iter().position(|p| p.id == id));
-    let failing: Vec<(usize, _)> = model.run.rows().enumerate().filter(|(_, row)| is_failure(row)).collect();
-    let found = match (at, forward) {
-        (Some(at), true) => failing.iter().find(|(n, _)| *n > at).or(failing.first()),
-        (Some(at), false) => failing.iter().rev().find(|(n, _)| *n < at).or(failing.last()),
-        (None, true) => failing.first(),
-        (None, false) => failing.last(),
-    };
-    found.map(|(_, row)| (row.planned.id.clone(), row.planned.layer))
-}
-
-/// Makes a check visible in the list: another layer or a filter must not hide it.
-fn show_in_list(model: &mut Model, id: &str, layer: u8) {
-    let listed = |model: &Model| model.listed().iter().any(|row| row.planned.id == id);
-    if listed(model) {
-        return;
-    }
-    if let Some(place) = model.places.last_mut()
-        && matches!(place.screen, Screen::Checks(Some(_)))
-    {
-        place.screen = Screen::Checks(Some(layer));
-    }
-    if !listed(model) {
-        model.filter.clear();
-        model.notice = Some("the filter hid it and is cleared".to_owned());
-    }
-}
-
-fn failures_only(model: &mut Model) {
-    if matches!(model.screen(), Screen::Checks(_)) {
-        model.failures_only = !model.failures_only;
-    } else {
-        model.failures_only = true;
-        model.places.truncate(1);
-        enter(model, Screen::Checks(None));
-    }
-}
-
-fn start_filter(model: &mut Model) {
-    if !matches!(model.screen(), Screen::Checks(_)) {
-        model.places.truncate(1);
-        enter(model, Screen::Checks(None));
-    }
-    model.panel = Panel::Main;
-    model.typing = true;
-}
-
-fn evidence(model: &mut Model) {
-    if matches!(model.screen(), Screen::Overview | Screen::Checks(_)) {
-        open(model);
-    }
-    let line = view::page(model).and_then(|page| page.find_heading("Evidence"));
-    match line {
-        Some(line) => scroll_to(model, line),
-        None => model.notice = Some("there is no raw evidence here".to_owned()),
     }
 }
 

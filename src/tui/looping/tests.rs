@@ -100,9 +100,11 @@ async fn play<F: Future<Output = Person>>(
     let (asked, answers) = unbounded();
     let open = Open::default();
     let mut source = Scripted { events, hold, open: open.clone(), asked };
+    let (_, gate) = crate::tui::writer::start(|_| Ok(())).unwrap();
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-    let options = Options { theme: Theme { color: true, ascii: false }, clock: || fixture::at(1234) };
-    let both = async { tokio::join!(run(&mut terminal, &mut source, input, stop, options), script(Person { keys, asked: answers, open })) };
+    let options = Options { theme: Theme::new(None, false), clock: || fixture::at(1234) };
+    let both =
+        async { tokio::join!(run(&mut terminal, gate, &mut source, input, stop, options), script(Person { keys, asked: answers, open })) };
     let (outcome, mut person) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
     drop(source);
     let mut rest = Vec::new();
@@ -114,7 +116,7 @@ async fn play<F: Future<Output = Person>>(
 
 #[tokio::test]
 async fn a_run_is_shown_to_its_end_and_leaves_its_report() {
-    let (outcome, screen, _) = play(fixture::blocked_vxlan(), false, std::future::pending(), |mut person| async {
+    let (outcome, screen, _) = play(fixture::blocked_vxlan(), false, pending(), |mut person| async {
         person.sees_the_end().await;
         person.types("]q");
         person
@@ -129,7 +131,7 @@ async fn a_run_is_shown_to_its_end_and_leaves_its_report() {
 #[tokio::test]
 async fn the_diagnosis_is_there_before_the_run_ends() {
     let events = fixture::blocked_vxlan()[..19].to_vec();
-    let (outcome, screen, rest) = play(events, true, std::future::pending(), |mut person| async {
+    let (outcome, screen, rest) = play(events, true, pending(), |mut person| async {
         person.sees(|asked| matches!(asked, Asked::Report { judged: 9, finished: false })).await;
         person.types("q");
         person
@@ -142,7 +144,7 @@ async fn the_diagnosis_is_there_before_the_run_ends() {
 
 #[tokio::test]
 async fn ctrl_c_cancels_and_then_leaves() {
-    let (outcome, screen, _) = play(fixture::blocked_vxlan()[..9].to_vec(), true, std::future::pending(), |mut person| async {
+    let (outcome, screen, _) = play(fixture::blocked_vxlan()[..9].to_vec(), true, pending(), |mut person| async {
         person.sees(|asked| matches!(asked, Asked::Report { .. })).await;
         person.ctrl_c();
         person.sees(|asked| *asked == Asked::Cancel).await;
@@ -157,11 +159,11 @@ async fn ctrl_c_cancels_and_then_leaves() {
 }
 
 #[tokio::test]
-async fn r_runs_everything_again() {
-    let (outcome, _, rest) = play(fixture::healthy(), false, std::future::pending(), |mut person| async {
+async fn shift_r_runs_everything_again() {
+    let (outcome, _, rest) = play(fixture::healthy(), false, pending(), |mut person| async {
         person.sees(|asked| *asked == Asked::Start).await;
         person.sees_the_end().await;
-        person.types("r");
+        person.types("R");
         person.sees(|asked| *asked == Asked::Start).await;
         person.sees_the_end().await;
         person.types("q");
@@ -174,7 +176,7 @@ async fn r_runs_everything_again() {
 
 #[tokio::test]
 async fn a_run_that_breaks_off_is_told() {
-    let (outcome, screen, _) = play(fixture::blocked_vxlan()[..9].to_vec(), true, std::future::pending(), |mut person| async {
+    let (outcome, screen, _) = play(fixture::blocked_vxlan()[..9].to_vec(), true, pending(), |mut person| async {
         person.sees(|asked| matches!(asked, Asked::Report { judged: 4, .. })).await;
         person.open.take();
         person.sees(|asked| matches!(asked, Asked::Report { judged: 4, .. })).await;
@@ -193,7 +195,7 @@ async fn a_signal_or_a_lost_terminal_ends_it_and_cancels_the_run() {
     assert_eq!(outcome.leave, Leave::Signal);
     assert!(rest.contains(&Asked::Cancel));
 
-    let (outcome, _, rest) = play(events, true, std::future::pending(), |mut person| async {
+    let (outcome, _, rest) = play(events, true, pending(), |mut person| async {
         person.keys = unbounded().0;
         person
     })

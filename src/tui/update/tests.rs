@@ -1,11 +1,14 @@
 //! `update` as tables: keys to screens, keys to effects.
 
 use super::*;
+use crate::run::watch::What;
+use crate::tui::bench::{Bench, News, Offer, Reading};
 use crate::tui::fixture;
 use crate::tui::theme::Theme;
+use crate::tui::view;
 
 fn model(events: &[RunEvent]) -> Model {
-    let mut model = Model::new(Theme { color: true, ascii: false }, (80, 24), fixture::at(0));
+    let mut model = Model::new(Theme::new(None, false), (80, 24), fixture::at(0));
     for event in events {
         update(&mut model, Msg::Run(Box::new(event.clone())));
     }
@@ -91,6 +94,17 @@ fn keys_lead_to_screens() {
         ("/nothing-like-this<enter><enter>", Screen::Checks(None)),
         ("/q<bs>state:warn<enter><enter>", check("tailscale-path[calypso>tethys]")),
         ("2jje", check(first)),
+        ("m", Screen::Matrix),
+        ("ml<esc><esc>", Screen::Overview),
+        (":matr<enter>", Screen::Matrix),
+        (":layer 3<enter>", Screen::Checks(Some(3))),
+        (":layer 9<enter>", Screen::Overview),
+        (":search node:styx<enter><enter>", check("tailscale-up[styx]")),
+        (":check vxlan<enter>", check(first)),
+        (":check nothing<enter>", Screen::Overview),
+        (":x<esc>x", Screen::Explain),
+        (":expl<tab><enter>", Screen::Explain),
+        (":<enter>", Screen::Overview),
     ];
     for (keys, screen) in table {
         let mut model = done();
@@ -107,10 +121,26 @@ fn keys_lead_to_effects() {
         (0, "^", vec![Effect::Cancel]),
         (6, "^", vec![Effect::Cancel]),
         (6, "^^", vec![Effect::Cancel, Effect::Quit]),
-        (6, "r", vec![]),
+        (6, "R", vec![]),
         (events.len(), "^", vec![Effect::Quit]),
-        (events.len(), "r", vec![Effect::Rerun]),
-        (events.len(), "rr", vec![Effect::Rerun]),
+        (events.len(), "R", vec![Effect::Rerun]),
+        (events.len(), "RR", vec![Effect::Rerun]),
+        (events.len(), "Q", vec![Effect::QuitKeeping]),
+        (events.len(), ":quit<enter>", vec![Effect::Quit]),
+        (events.len(), ":quit now<enter>", vec![]),
+        (events.len(), "r", vec![]),
+        (events.len(), "2r", vec![asked_again("flannel-device[calypso]")]),
+        (events.len(), "]r", vec![asked_again("vxlan-wire[calypso>tethys]")]),
+        (events.len(), "/styx<enter>r", vec![]),
+        (6, "2r", vec![]),
+        (6, "v", vec![]),
+        (events.len(), "]d", vec![Effect::Describe("vxlan-wire".to_owned())]),
+        (events.len(), "d", vec![]),
+        (events.len(), "w", vec![Effect::Write(None)]),
+        (events.len(), ":save there<enter>", vec![Effect::Write(Some("there".to_owned()))]),
+        (events.len(), ":save<enter>", vec![]),
+        (events.len(), "b", vec![Effect::BenchOffer(None)]),
+        (events.len(), ":measure ocr<enter>", vec![Effect::BenchOffer(Some("ocr".to_owned()))]),
         (events.len(), "/q", vec![]),
         (events.len(), "/q^", vec![Effect::Quit]),
         (events.len(), "/q<enter>q", vec![Effect::Quit]),
@@ -118,6 +148,155 @@ fn keys_lead_to_effects() {
     for (n, keys, effects) in table {
         assert_eq!(press(&mut model(&events[..n]), keys), effects, "{keys:?} after {n} events");
     }
+}
+
+fn asked_again(id: &str) -> Effect {
+    Effect::Again(Again::Checks { ids: vec![id.to_owned()], because: "asked for by a person".to_owned() })
+}
+
+#[test]
+fn verify_looks_at_what_must_pass_and_at_what_was_explained() {
+    let effects = press(&mut done(), "v");
+    let [Effect::Again(Again::Checks { ids, because })] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(because.contains("udp8472-blocked"));
+    for id in ["vxlan-wire[calypso>tethys]", "pod-echo[calypso>tethys]", "vxlan-wire[tethys>calypso]"] {
+        assert!(ids.iter().any(|i| i == id), "{id} is not in {ids:?}");
+    }
+    assert_eq!(press(&mut model(&fixture::healthy()), "v"), []);
+}
+
+#[test]
+fn lines_and_pages_are_copied() {
+    let effects = press(&mut done(), "]yY");
+    let [Effect::Copy(line), Effect::Copy(page)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(line.starts_with("fail vxlan-wire[calypso>tethys]"), "{line}");
+    assert!(page.starts_with("## "), "{page}");
+}
+
+fn gone() -> Change {
+    Change { vantage: "calypso".into(), what: What::Link, gone: true, device: Some("flannel.1".into()) }
+}
+
+fn again(model: &mut Model, ids: &[&str]) {
+    let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    let event = RunEvent::Rechecking { at: fixture::at(9000), because: "flannel.1 deleted on calypso".into(), ids };
+    update(model, Msg::Run(Box::new(event)));
+}
+
+fn finish(model: &mut Model, interrupted: bool) -> Vec<Effect> {
+    update(model, Msg::Run(Box::new(RunEvent::Finished { at: fixture::at(9900), complete: !interrupted, interrupted })))
+}
+
+#[test]
+fn a_change_is_told_and_looked_at_and_then_everything_older() {
+    let mut model = done();
+    update(&mut model, Msg::Watched);
+    assert_eq!(update(&mut model, Msg::Changed(gone(), fixture::at(8000))), [Effect::Wait(Wait::Settle)]);
+    assert_eq!(update(&mut model, Msg::Changed(gone(), fixture::at(8001))), [], "the same change once more");
+    assert_eq!(model.live.says().unwrap(), "changed: flannel.1 deleted on calypso, re-checking");
+    assert_eq!(update(&mut model, Msg::Waited), [Effect::Again(Again::Changed(vec![gone()]))]);
+    again(&mut model, &["flannel-device[calypso]"]);
+    assert!(model.is_busy());
+    assert_eq!(model.live.says().unwrap(), "changed: flannel.1 deleted on calypso, re-checking 1 check");
+    assert_eq!(finish(&mut model, false), [Effect::Wait(Wait::Quiet)]);
+    assert_eq!(update(&mut model, Msg::Waited), [Effect::Again(Again::Older(fixture::at(8001)))]);
+    again(&mut model, &["postgres[tethys]"]);
+    assert_eq!(finish(&mut model, false), []);
+    assert_eq!(model.live.says().unwrap(), "changed: flannel.1 deleted on calypso, re-checked");
+    press(&mut model, "j");
+    assert_eq!(model.live.says(), None);
+}
+
+#[test]
+fn a_change_while_a_run_goes_on_is_looked_at_after_it() {
+    let events = fixture::blocked_vxlan();
+    let mut model = model(&events[..9]);
+    assert_eq!(update(&mut model, Msg::Changed(gone(), fixture::at(500))), []);
+    assert_eq!(update(&mut model, Msg::Waited), []);
+    let mut effects = Vec::new();
+    for event in &events[9..] {
+        effects.extend(update(&mut model, Msg::Run(Box::new(event.clone()))));
+    }
+    assert_eq!(effects, [Effect::Wait(Wait::Settle)]);
+}
+
+#[test]
+fn paused_means_noticed_but_not_looked_at() {
+    let mut model = done();
+    update(&mut model, Msg::Watched);
+    assert_eq!(press(&mut model, " "), []);
+    assert_eq!(update(&mut model, Msg::Changed(gone(), fixture::at(8000))), []);
+    assert!(model.live.says().unwrap().contains("paused"));
+    assert_eq!(update(&mut model, Msg::Waited), []);
+    assert_eq!(press(&mut model, " "), [Effect::Wait(Wait::Settle)]);
+    // Who cancels a look wants quiet.
+    update(&mut model, Msg::Waited);
+    again(&mut model, &["flannel-device[calypso]"]);
+    assert_eq!(press(&mut model, "^"), [Effect::Cancel]);
+    assert_eq!(finish(&mut model, true), []);
+    assert!(model.live.paused && model.live.is_due());
+}
+
+#[test]
+fn an_early_end_has_renewed_nothing() {
+    let mut model = done();
+    update(&mut model, Msg::Changed(gone(), fixture::at(8000)));
+    update(&mut model, Msg::Waited);
+    again(&mut model, &["flannel-device[calypso]"]);
+    finish(&mut model, false);
+    update(&mut model, Msg::Waited);
+    again(&mut model, &["postgres[tethys]"]);
+    finish(&mut model, true);
+    assert_eq!(press(&mut model, " "), [Effect::Wait(Wait::Quiet)]);
+}
+
+fn offer() -> Offer {
+    let text = str::to_owned;
+    Offer {
+        server: text("ocr"),
+        target: text("http://192.168.2.119:8000"),
+        from: text("calypso"),
+        statement: text("64 requests"),
+        requests: 64,
+    }
+}
+
+#[test]
+fn nothing_is_measured_before_a_person_agrees() {
+    let mut model = done();
+    press(&mut model, "b");
+    update(&mut model, Msg::Bench(Box::new(News::Offer(Ok(offer())))));
+    assert_eq!(press(&mut model, "<esc>b"), [Effect::BenchOffer(None)]);
+    update(&mut model, Msg::Bench(Box::new(News::Offer(Ok(offer())))));
+    assert_eq!(press(&mut model, "<enter>"), [Effect::Bench("ocr".to_owned())]);
+    assert!(model.bench.is_running());
+    update(&mut model, Msg::Bench(Box::new(News::Reading(Reading { done: 3, ..Reading::default() }))));
+    // Looking at the network would disturb it.
+    assert_eq!(press(&mut model, "<enter>rRv"), []);
+    assert_eq!(update(&mut model, Msg::Changed(gone(), fixture::at(8000))), []);
+    assert_eq!(press(&mut model, "<esc>"), [Effect::BenchStop]);
+    assert_eq!(press(&mut model, "<esc>"), [], "asked once");
+    assert_eq!(update(&mut model, Msg::Bench(Box::new(News::Done(Ok("a report".into()))))), [Effect::Wait(Wait::Settle)]);
+    assert_eq!(model.bench, Bench::Done { offer: offer(), text: "a report".into() });
+    assert_eq!(press(&mut model, "0b"), [], "the result stays");
+    assert_eq!(press(&mut model, "<enter>"), [Effect::BenchOffer(Some("ocr".to_owned()))]);
+}
+
+#[test]
+fn ctrl_c_stops_a_measurement_and_then_leaves() {
+    let mut model = done();
+    press(&mut model, "b");
+    update(&mut model, Msg::Bench(Box::new(News::Offer(Ok(offer())))));
+    assert_eq!(press(&mut model, "<enter>^^"), [Effect::Bench("ocr".to_owned()), Effect::BenchStop, Effect::Quit]);
+}
+
+#[test]
+fn a_measurement_waits_for_the_run() {
+    let mut model = model(&fixture::blocked_vxlan()[..9]);
+    press(&mut model, "b");
+    update(&mut model, Msg::Bench(Box::new(News::Offer(Ok(offer())))));
+    assert_eq!(press(&mut model, "<enter>"), []);
+    assert!(model.notice.is_some() && !model.bench.is_running());
 }
 
 #[test]
@@ -130,7 +309,7 @@ fn a_filter_narrows_and_esc_widens_again() {
     press(&mut model, "<esc>");
     assert_eq!(model.listed().len(), 21);
     press(&mut model, "/a b<esc>");
-    assert_eq!((model.filter.as_str(), model.typing), ("", false));
+    assert_eq!((model.filter.as_str(), model.typing), ("", None));
     press(&mut model, "/");
     update(&mut model, Msg::Paste("node:styx\u{1b}".into()));
     assert_eq!(model.filter, "node:styx");
@@ -188,7 +367,7 @@ fn evidence_goes_to_the_raw_text() {
 fn a_new_run_forgets_the_old_diagnosis() {
     let mut model = done();
     press(&mut model, "]");
-    press(&mut model, "r");
+    press(&mut model, "R");
     assert!(model.report.is_none() && model.is_busy());
     update(&mut model, Msg::Run(Box::new(fixture::blocked_vxlan()[0].clone())));
     assert_eq!(model.run.progress(), (1, 21));
@@ -200,7 +379,7 @@ fn events_that_stop_without_an_end_are_told() {
     let mut model = model(&fixture::blocked_vxlan()[..5]);
     update(&mut model, Msg::RunEnded);
     assert_eq!(model.phase(), Phase::Lost);
-    assert_eq!(press(&mut model, "r"), [Effect::Rerun]);
+    assert_eq!(press(&mut model, "R"), [Effect::Rerun]);
 }
 
 #[test]
@@ -209,7 +388,7 @@ fn every_key_on_every_screen_at_every_size_is_safe() {
     for (n, size) in [(0, (80, 24)), (9, (40, 10)), (9, (120, 30)), (events.len(), (1, 1)), (events.len(), (60, 18))] {
         let mut fresh = model(&events[..n]);
         update(&mut fresh, Msg::Resize(size.0, size.1));
-        for way in ["", "2jj<enter>", "x", "f", "/zz", "<tab>", "<tab><tab>"] {
+        for way in ["", "2jj<enter>", "x", "f", "/zz", "<tab>", "<tab><tab>", "m", "l", "b", "+", "<tab><tab>+", "2jjd", ":ch"] {
             let mut there = fresh.clone();
             press(&mut there, way);
             for key in keys::KEYS {

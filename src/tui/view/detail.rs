@@ -22,6 +22,22 @@ pub(super) fn page(model: &Model, id: &str, width: usize) -> Page {
     page
 }
 
+/// What a check is, as its definition says it.
+pub(super) fn described(model: &Model, id: &str, width: usize) -> Page {
+    let mut page = Page::new(width);
+    let text = model.described.as_ref().filter(|(of, _)| of == id).map(|(_, text)| text.as_str());
+    for line in text.unwrap_or("nothing is known about it").lines() {
+        // What stands at the margin and is no prose is a heading.
+        let heading = !line.is_empty() && !line.starts_with(' ') && !line.contains([':', '.', '(']) && line.len() < 30;
+        if heading {
+            page.heading(line)
+        } else {
+            page.raw(Vec::new(), Tone::Plain, line)
+        };
+    }
+    page
+}
+
 fn needs(page: &mut Page, model: &Model, id: &str) {
     let needs = model.run.row(id).map_or(&[][..], |row| &row.planned.needs);
     if needs.is_empty() {

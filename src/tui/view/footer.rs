@@ -4,7 +4,7 @@ use super::paint;
 use crate::report::page::{Span, Tone};
 use crate::report::text;
 use crate::tui::keys::{self, Action};
-use crate::tui::model::Model;
+use crate::tui::model::{Model, Typing};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span as Piece};
@@ -12,22 +12,28 @@ use ratatui::widgets::Widget;
 
 pub(super) fn draw(model: &Model, area: Rect, buffer: &mut Buffer) {
     let area = Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area };
-    if model.typing {
-        draw_filter(model, area, buffer);
+    if let Some(typing) = model.typing {
+        draw_typed(model, typing, area, buffer);
     } else if let Some(notice) = &model.notice {
         paint::two_sided(&model.theme, &[Span::new(Tone::WARN, notice)], &[], area, buffer);
+    } else if let Some(word) = model.live.says() {
+        paint::two_sided(&model.theme, &[Span::new(Tone::WARN, word)], &[], area, buffer);
     } else {
         paint::line(&model.theme, &offer(model, usize::from(area.width))).render(area, buffer);
     }
 }
 
-fn draw_filter(model: &Model, area: Rect, buffer: &mut Buffer) {
-    let hint = [Span::new(Tone::Dim, "Enter keep  Esc clear")];
+fn draw_typed(model: &Model, typing: Typing, area: Rect, buffer: &mut Buffer) {
+    let (sign, line, hint) = match typing {
+        Typing::Filter => ("/", &model.filter, "Enter keep  Esc clear"),
+        Typing::Command => (":", &model.command, "Tab complete  Esc no"),
+    };
+    let hint = [Span::new(Tone::Dim, hint)];
     let room = usize::from(area.width).saturating_sub(25);
     paint::two_sided(&model.theme, &[], &hint, area, buffer);
     let line = Line::from(vec![
-        Piece::styled("/", model.theme.style(Tone::Code)),
-        Piece::raw(tail(&model.filter, room)),
+        Piece::styled(sign, model.theme.style(Tone::Code)),
+        Piece::raw(tail(line, room)),
         Piece::styled(" ", paint::cursor(&model.theme)),
     ]);
     line.render(area, buffer);

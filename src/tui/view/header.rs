@@ -8,6 +8,7 @@
 use super::paint;
 use crate::report::page::{Span, Tone, counts};
 use crate::report::{layer_name, text};
+use crate::tui::live::Watching;
 use crate::tui::model::{Model, Phase, Place, Screen};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -38,18 +39,28 @@ fn name(place: &Place) -> String {
         Screen::Checks(None) => "all checks".to_owned(),
         Screen::Checks(Some(layer)) => format!("{layer} {}", layer_name(*layer)),
         Screen::Check(id) => id.clone(),
+        Screen::Describe(id) => format!("describe {id}"),
+        Screen::Matrix => "matrix".to_owned(),
+        Screen::Log => "log".to_owned(),
+        Screen::Bench => "bench".to_owned(),
         Screen::Explain => "explain".to_owned(),
         Screen::Help => "help".to_owned(),
     }
 }
 
 fn status(model: &Model) -> Vec<Span> {
+    if model.bench.is_running() {
+        return vec![Span::new(Tone::Code, format!("{} measuring", model.theme.spinner(model.spin)))];
+    }
     let (done, all) = model.run.progress();
     let took = text::duration(u64::try_from(model.elapsed().num_milliseconds()).unwrap_or(0));
     let spin = model.theme.spinner(model.spin);
     let (tone, text) = match model.phase() {
         Phase::Planning => (Tone::Code, format!("{spin} planning")),
-        Phase::Running => (Tone::Code, format!("{spin} {done}/{all} · {took}")),
+        Phase::Running => match &model.live.again {
+            Some((_, left)) => (Tone::Code, format!("{spin} re-checking {} · {took}", left.len())),
+            None => (Tone::Code, format!("{spin} {done}/{all} · {took}")),
+        },
         Phase::Cancelling => (Tone::WARN, format!("{spin} cancelling · {done}/{all}")),
         Phase::Done if model.run.interrupted => (Tone::WARN, format!("interrupted · {done}/{all} · {took}")),
         Phase::Done if !model.run.complete => (Tone::WARN, format!("not complete · {done}/{all} · {took}")),
@@ -68,11 +79,22 @@ fn tally(model: &Model) -> Vec<Span> {
     spans
 }
 
+/// Whether changes of the network are noticed.
+fn watching(model: &Model) -> (Tone, &'static str) {
+    match (&model.live.watching, model.live.paused) {
+        (Watching::Off, _) => (Tone::Dim, ""),
+        (Watching::On, false) => (Tone::GOOD, " · live"),
+        (Watching::On, true) => (Tone::WARN, " · paused"),
+        (Watching::Not(_), _) => (Tone::Dim, " · not live"),
+    }
+}
+
 /// What narrows the list; where nothing does, the inventory's name.
 fn sight(model: &Model) -> Vec<Span> {
     if !matches!(model.screen(), Screen::Checks(_)) || (model.filter.is_empty() && !model.failures_only) {
         let name = model.run.inventory.as_ref().map_or("", |i| i.name.as_str());
-        return vec![Span::new(Tone::Dim, text::cut(name, 20))];
+        let (tone, live) = watching(model);
+        return vec![Span::new(Tone::Dim, text::cut(name, 20)), Span::new(tone, live)];
     }
     let mut parts = Vec::new();
     if model.failures_only {

@@ -4,12 +4,19 @@ use crate::check::Verdict;
 use crate::report::page::{Page, Span, Tone};
 use crate::report::text;
 use crate::tui::keys::KEYS;
+use crate::tui::update::command::COMMANDS;
 
 pub(super) fn page(width: usize) -> Page {
     let mut page = Page::new(width);
     for key in KEYS {
         page.item(vec![Span::new(Tone::Code, text::fit(key.label, 8))], Tone::Plain, key.long);
     }
+    page.gap().heading("Commands, after :");
+    for (name, word, about) in COMMANDS {
+        page.item(vec![Span::new(Tone::Code, text::fit(&format!("{name} {word}"), 17))], Tone::Plain, about);
+    }
+    let names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
+    page.text(Tone::Plain, format!("Or what a key does, by name: {}.", names.join(", ")));
     page.gap().heading("Verdicts");
     for verdict in Verdict::ALL {
         page.item(vec![Span::verdict(verdict, 8)], Tone::Plain, meaning(verdict));

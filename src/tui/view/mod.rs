@@ -12,6 +12,7 @@
 //! ```
 
 mod areas;
+mod bench;
 mod checks;
 mod detail;
 mod diagnosis;
@@ -19,9 +20,11 @@ mod footer;
 mod header;
 mod help;
 mod layers;
+mod log;
+mod matrix;
 mod paint;
 
-use super::model::{Model, Screen};
+use super::model::{Model, Panel, Screen};
 use crate::report::page::Page;
 use areas::{Areas, areas};
 use ratatui::Frame;
@@ -38,7 +41,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
 
 /// Draws the whole screen into a buffer.
 pub fn draw_into(model: &Model, area: Rect, buffer: &mut Buffer) {
-    match areas(area, model.screen()) {
+    match areas(area, model.screen(), zoomed(model)) {
         Some(areas) => regions(model, &areas, buffer),
         None => too_small(area, buffer),
     }
@@ -47,23 +50,34 @@ pub fn draw_into(model: &Model, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// The panel that fills the screen, if one does.
+fn zoomed(model: &Model) -> Option<Panel> {
+    model.zoom.then_some(model.panel)
+}
+
 fn regions(model: &Model, areas: &Areas, buffer: &mut Buffer) {
     header::draw(model, areas.header, buffer);
     footer::draw(model, areas.footer, buffer);
     if let Some(area) = areas.diagnosis {
         diagnosis::draw(model, area, areas.wide, buffer);
     }
+    let Some(main) = areas.main else {
+        if let Some(area) = areas.findings {
+            checks::draw_findings(model, area, buffer);
+        }
+        return;
+    };
     match model.screen() {
         Screen::Overview => {
-            layers::draw(model, areas.main, buffer);
+            layers::draw(model, main, buffer);
             if let Some(area) = areas.findings {
                 checks::draw_findings(model, area, buffer);
             }
         }
-        Screen::Checks(_) => checks::draw(model, areas.main, buffer),
-        Screen::Check(_) | Screen::Explain | Screen::Help => {
+        Screen::Checks(_) => checks::draw(model, main, buffer),
+        _ => {
             if let Some(page) = page(model) {
-                paint::page(model, &page, areas.main, buffer);
+                paint::page(model, &page, main, buffer);
             }
         }
     }
@@ -79,6 +93,10 @@ pub fn page(model: &Model) -> Option<Page> {
     let width = usize::from(main(model)?.width.saturating_sub(2));
     match model.screen() {
         Screen::Check(id) => Some(detail::page(model, id, width)),
+        Screen::Describe(id) => Some(detail::described(model, id, width)),
+        Screen::Matrix => Some(matrix::page(model, width)),
+        Screen::Log => Some(log::page(model, width)),
+        Screen::Bench => Some(bench::page(model, width)),
         Screen::Explain => Some(diagnosis::explain(model, width)),
         Screen::Help => Some(help::page(width)),
         Screen::Overview | Screen::Checks(_) => None,
@@ -96,5 +114,5 @@ pub fn last_scroll(model: &Model) -> usize {
 }
 
 fn main(model: &Model) -> Option<Rect> {
-    areas(Rect::new(0, 0, model.size.0, model.size.1), model.screen()).map(|areas| areas.main)
+    areas(Rect::new(0, 0, model.size.0, model.size.1), model.screen(), zoomed(model))?.main
 }

@@ -63,6 +63,10 @@ pub(super) fn page(model: &Model, page: &Page, area: Rect, buffer: &mut Buffer) 
     let position = if rows < page.lines.len() { format!("{}-{last} of {} lines", first + 1, page.lines.len()) } else { String::new() };
     let title = match model.screen() {
         Screen::Check(_) => "Check",
+        Screen::Describe(_) => "Definition",
+        Screen::Matrix => "Checks by vantage",
+        Screen::Log => "Log, newest first",
+        Screen::Bench => "Bench",
         Screen::Explain => "Diagnosis",
         _ => "Keys",
     };
@@ -90,8 +94,8 @@ pub(super) fn window(chosen: usize, count: usize, rows: usize) -> std::ops::Rang
 /// Glyph and word for how far a check has come, 9 cells wide.
 pub(super) fn status(model: &Model, row: &Row<'_>) -> Span {
     match (row.verdict(), row.running_since) {
-        (Some(verdict), _) => Span::verdict(verdict, 7),
-        (None, Some(_)) => Span::new(Tone::Code, format!("{} {:7}", model.theme.spinner(model.spin), state_word(row))),
+        (_, Some(_)) => Span::new(Tone::Code, format!("{} {:7}", model.theme.spinner(model.spin), state_word(row))),
+        (Some(verdict), None) => Span::verdict(verdict, 7),
         (None, None) => Span::new(Tone::Dim, format!("· {:7}", state_word(row))),
     }
 }
