@@ -1,56 +1,140 @@
-//! What kube-proxy and flannel's masquerading would program on a node, in nftables.
+//! The rules of a node for services: as kube-proxy 1.33 writes them in nftables mode (maps, a chain for each service port and each
+//! endpoint), and beside them what flannel and Tailscale masquerade.
 
 use super::cluster::ServiceRule;
-use super::nft::{Batch, Hook, Rule};
+use super::nft::{Batch, Hook, Rule, service_key};
 use super::wire::Wire;
 use crate::def::Inventory;
 use crate::def::inventory::Protocol;
 use anyhow::Result;
 use ipnet::Ipv4Net;
+use sha2::{Digest, Sha256};
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// Programs services, and the masquerading rules, in one transaction.
+/// The mark of packets that kube-proxy wants masqueraded.
+const MASQUERADE: u32 = 0x4000;
+
+/// Programs services and masquerading: two transactions, one for each owner.
 pub(super) fn program(wire: &Wire, services: &[ServiceRule], inv: &Inventory, exit_node: bool) -> Result<()> {
-    let mut batch = Batch::replace("kube-proxy")
-        .fresh()
-        .chain("services-pre", "nat", Hook::Prerouting, -100)
-        .chain("services-out", "nat", Hook::Output, -100)
-        .chain("reject-in", "filter", Hook::Input, 0)
-        .chain("reject-forward", "filter", Hook::Forward, 0)
-        .chain("reject-out", "filter", Hook::Output, 0)
-        .chain("masquerade", "nat", Hook::Postrouting, 100);
-    for service in services {
-        let to_service = || {
-            let protocol = if service.protocol == Protocol::Udp { 17 } else { 6 };
-            Rule::new().to(Ipv4Net::from(service.cluster_ip), true).protocol(protocol).port(service.port)
-        };
-        batch = match service.endpoints.first() {
-            Some(endpoint) => {
-                let dnat = to_service().counted().dnat(*endpoint.ip(), endpoint.port());
-                let own = Ipv4Net::from(*endpoint.ip());
-                // A backend that calls its own service must see an answer from the node, or it would answer itself.
-                let hairpin = Rule::new().from(own, true).to(own, true).destination_was_translated().masquerade();
-                batch.rule("services-pre", dnat.clone()).rule("services-out", dnat).rule("masquerade", hairpin)
-            }
-            None => {
-                ["reject-in", "reject-forward", "reject-out"].iter().fold(batch, |b, chain| b.rule(chain, to_service().counted().reject()))
-            }
-        };
+    let batch = bases(Batch::replace("kube-proxy").fresh(), services);
+    let batch = services.iter().zip(1..).fold(batch, |batch, (service, number)| one(batch, service, number, inv.cluster.pod_cidr));
+    let batch = (maps(batch, services)).rule("services", Rule::new().service_map("service-ips"));
+    let batch = batch.rule("service-endpoints-check", Rule::new().service_map("no-endpoint-services"));
+    batch
+        .rule("cluster-ips-check", Rule::new().to_any_of("cluster-ips").reject())
+        .rule("cluster-ips-check", Rule::new().to(inv.cluster.service_cidr, true).drop())
+        .commit(&wire.net)?;
+    flannel(wire, inv, exit_node)
+}
+
+/// Base chains, the chains they share, and what these do to every service alike.
+fn bases(batch: Batch, services: &[ServiceRule]) -> Batch {
+    let shared = ["services", "service-endpoints-check", "cluster-ips-check", "masquerading", "mark-for-masquerade", "reject-chain"];
+    let batch = shared.iter().fold(batch, |batch, name| batch.inner_chain(name));
+    let mut addresses: Vec<Ipv4Addr> = services.iter().map(|s| s.cluster_ip).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let check = |chain: &str| Rule::new().new_connection().jump(chain);
+    batch
+        .addresses("cluster-ips", ADDRESSES, &addresses)
+        .chain("filter-input", "filter", Hook::Input, 0)
+        .chain("filter-forward", "filter", Hook::Forward, 0)
+        .chain("filter-output", "filter", Hook::Output, 0)
+        .chain("nat-prerouting", "nat", Hook::Prerouting, -100)
+        .chain("nat-output", "nat", Hook::Output, -100)
+        .chain("nat-postrouting", "nat", Hook::Postrouting, 100)
+        .rule("filter-input", check("service-endpoints-check"))
+        .rule("filter-forward", check("service-endpoints-check"))
+        .rule("filter-forward", check("cluster-ips-check"))
+        .rule("filter-output", check("service-endpoints-check"))
+        .rule("filter-output", check("cluster-ips-check"))
+        .rule("nat-prerouting", Rule::new().jump("services"))
+        .rule("nat-output", Rule::new().jump("services"))
+        .rule("nat-postrouting", Rule::new().jump("masquerading"))
+        .rule("masquerading", Rule::new().return_without_mark(MASQUERADE))
+        .rule("masquerading", Rule::new().set_mark(u32::MAX, MASQUERADE))
+        .rule("masquerading", Rule::new().masquerade_fully_random())
+        .rule("mark-for-masquerade", Rule::new().set_mark(!MASQUERADE, MASQUERADE))
+        .rule("reject-chain", Rule::new().reject())
+}
+
+/// Numbers of the named sets within the transaction; those of services follow.
+const ADDRESSES: u32 = 1001;
+const SERVICES: u32 = 1002;
+const WITHOUT_ENDPOINTS: u32 = 1003;
+
+/// Which service goes to which chain.
+fn maps(batch: Batch, services: &[ServiceRule]) -> Batch {
+    let key = |s: &ServiceRule| service_key(s.cluster_ip, protocol(s), s.port);
+    let (with, without): (Vec<&ServiceRule>, Vec<&ServiceRule>) = services.iter().partition(|s| !s.endpoints.is_empty());
+    let with: Vec<_> = with.into_iter().map(|s| (key(s), service_chain(s))).collect();
+    let without: Vec<_> = without.into_iter().map(|s| (key(s), "reject-chain".to_owned())).collect();
+    batch.services("service-ips", SERVICES, &with).services("no-endpoint-services", WITHOUT_ENDPOINTS, &without)
+}
+
+/// The chains of one service port: one for each endpoint, and one that chooses among them.
+fn one(batch: Batch, service: &ServiceRule, number: u32, pods: Ipv4Net) -> Batch {
+    if service.endpoints.is_empty() {
+        return batch;
     }
+    let chains: Vec<String> = service.endpoints.iter().map(|endpoint| endpoint_chain(service, *endpoint)).collect();
+    let batch = service.endpoints.iter().zip(&chains).fold(batch, |batch, (endpoint, chain)| {
+        // A backend that calls its own service must see an answer from the node, or it would answer itself.
+        let hairpin = Rule::new().from(Ipv4Net::from(*endpoint.ip()), true).jump("mark-for-masquerade");
+        let dnat = Rule::new().protocol(protocol(service)).dnat(*endpoint.ip(), endpoint.port());
+        batch.inner_chain(chain).rule(chain, hairpin).rule(chain, dnat)
+    });
+    let name = service_chain(service);
+    let to_service = Rule::new().to(Ipv4Net::from(service.cluster_ip), true).protocol(protocol(service)).port(service.port);
+    let count = u32::try_from(chains.len()).unwrap_or(u32::MAX);
+    batch
+        .inner_chain(&name)
+        // A client that is no pod reaches an endpoint under the node's address.
+        .rule(&name, to_service.from(pods, false).jump("mark-for-masquerade"))
+        .numbered(number, &chains)
+        .rule(&name, Rule::new().random_of(count, number))
+}
+
+fn protocol(service: &ServiceRule) -> u8 {
+    if service.protocol == Protocol::Udp { 17 } else { 6 }
+}
+
+fn port_name(service: &ServiceRule) -> String {
+    let protocol = if service.protocol == Protocol::Udp { "udp" } else { "tcp" };
+    format!("{}/{}/{protocol}/{}", service.namespace, service.name, service.port_name)
+}
+
+fn service_chain(service: &ServiceRule) -> String {
+    let name = port_name(service);
+    format!("service-{}-{name}", hash(&name))
+}
+
+fn endpoint_chain(service: &ServiceRule, endpoint: SocketAddrV4) -> String {
+    let name = format!("{}__{}/{}", port_name(service), endpoint.ip(), endpoint.port());
+    format!("endpoint-{}-{name}", hash(&name))
+}
+
+/// Eight letters of base32, which keep long names apart.
+fn hash(name: &str) -> String {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    Sha256::digest(name).iter().take(8).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
+}
+
+/// What flannel masquerades, and Tailscale on an exit node.
+fn flannel(wire: &Wire, inv: &Inventory, exit_node: bool) -> Result<()> {
     let pods = inv.cluster.pod_cidr;
-    // KUBE-MARK-MASQ: a client that is no pod reaches an endpoint under the node's address on the way there.
-    batch = batch
-        .rule("masquerade", Rule::new().from(pods, false).destination_was_translated().masquerade())
-        .rule("masquerade", Rule::new().from(pods, true).to(pods, false).masquerade());
+    let mut batch = Batch::replace("flannel-ipv4")
+        .fresh()
+        .chain("postrtg", "nat", Hook::Postrouting, 100)
+        .rule("postrtg", Rule::new().from(pods, true).to(pods, false).masquerade());
     if !wire.has_sysctl("net/bridge/bridge-nf-call-iptables") {
         // Without br_netfilter the answer of a pod on the same bridge would bypass the translation back.
-        batch = batch.rule(
-            "masquerade",
-            Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge).masquerade(),
-        );
+        let same_bridge = Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge);
+        batch = batch.rule("postrtg", same_bridge.masquerade());
     }
     if exit_node {
-        // ts-postrouting on an exit node.
-        batch = batch.rule("masquerade", Rule::new().from(inv.tailnet.cidr, true).out_by("eth0").masquerade());
+        // ts-postrouting.
+        batch = batch.rule("postrtg", Rule::new().from(inv.tailnet.cidr, true).out_by("eth0").masquerade());
     }
     Ok(batch.commit(&wire.net)?)
 }

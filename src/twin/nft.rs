@@ -2,7 +2,10 @@
 //!
 //! Formats: include/uapi/linux/netfilter/nf_tables.h. Integers in attributes are big-endian.
 
+mod maps;
 mod more;
+
+pub use maps::service_key;
 
 use crate::vantage::Net;
 use std::io;

@@ -17,6 +17,8 @@ pub struct ServiceRule {
     pub cluster_ip: Ipv4Addr,
     /// The service port.
     pub port: u16,
+    /// The port's name; empty if it has none.
+    pub port_name: String,
     /// Its protocol.
     pub protocol: Protocol,
     /// Ready endpoints; without one kube-proxy rejects.
@@ -130,6 +132,7 @@ fn rules_of(objects: &Objects, service: &Value) -> Vec<ServiceRule> {
                 name: name_of(service).to_owned(),
                 cluster_ip,
                 port: u16::try_from(port["port"].as_u64()?).ok()?,
+                port_name: port["name"].as_str().unwrap_or_default().to_owned(),
                 protocol: if port["protocol"] == "UDP" { Protocol::Udp } else { Protocol::Tcp },
                 endpoints: ready_endpoints(objects, service, port),
             })

@@ -1,7 +1,7 @@
 //! kube-proxy on calypso has died. Its rules stay, and argilla's pod has been replaced since: they lead to where it was.
 
-use super::Fault;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use super::{Fault, kube_proxy_stale_dnat};
+use std::net::Ipv4Addr;
 
 /// Where the pod has been.
 const GONE: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 98);
@@ -14,11 +14,7 @@ pub(super) static FAULT: Fault = Fault {
     decided_from: &["calypso"],
     apply: |twin| {
         Box::pin(async move {
-            let mut before = twin.cluster.service_rules();
-            for service in before.iter_mut().filter(|s| s.name == "argilla") {
-                service.endpoints.iter_mut().for_each(|endpoint| *endpoint = SocketAddrV4::new(GONE, endpoint.port()));
-            }
-            twin.program_services("calypso", &before)?;
+            kube_proxy_stale_dnat::lead_to(twin, GONE)?;
             twin.servers.stop_kube_proxy("calypso").await;
             Ok(())
         })

@@ -120,3 +120,49 @@ fn no_bytes_of_an_old_table_make_it_panic() {
         }
     }
 }
+
+/// Writes a kept table of the old iptables into the network of this thread (IPT_SO_SET_REPLACE).
+fn restore(kept: &[u8]) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    const GET_INFO: libc::c_int = 64;
+    const SET_REPLACE: libc::c_int = 64;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let mut now = [&kept[..32], &[0; 52]].concat();
+    let mut length = libc::socklen_t::try_from(now.len()).unwrap();
+    // SAFETY: the buffer is valid for the length given, during the call.
+    if unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_IP, GET_INFO, now.as_mut_ptr().cast(), &raw mut length) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // The kernel gives the counters of as many old entries.
+    let old = u32::from_ne_bytes(now[76..80].try_into().unwrap());
+    let mut counters = vec![0_u64; 2 * old as usize];
+    let address = counters.as_mut_ptr().expose_provenance().to_ne_bytes();
+    let parts: [&[u8]; 7] = [&kept[..36], &kept[76..84], &kept[36..56], &kept[56..76], &old.to_ne_bytes(), &address, &kept[84..]];
+    let replace = parts.concat();
+    let length = libc::socklen_t::try_from(replace.len()).unwrap();
+    // SAFETY: the request is valid for its length, and the counters it points to for as many as it says, during the call.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, SET_REPLACE, replace.as_ptr().cast(), length) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ns_rules_of_the_old_iptables_are_read_from_the_kernel() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
+    let net = Net::Ns(crate::vantage::NetNs::create("old").unwrap());
+    let service = packet("10.43.213.120:80", 6);
+    assert!(Table::read(&net, "nat").unwrap().is_none(), "asking must not create the table");
+    match net.with(|| restore(&file("iptables-legacy.nat.xt"))).unwrap() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOPROTOOPT | libc::ENOENT)) => {
+            eprintln!("not tested: this kernel has no table nat of the old iptables ({error})");
+            return;
+        }
+        restored => restored.unwrap(),
+    }
+    let ways = Walker::read(&net).unwrap().ways(service, PREROUTING).unwrap();
+    assert_eq!((ways.targets, ways.layouts), (["10.42.0.6:6900".parse().unwrap()].into(), ["iptables-legacy"].into()));
+    assert!(Table::read(&net, "filter").unwrap().is_none());
+}
