@@ -3,7 +3,9 @@
 mod ruleset;
 mod wire;
 
-pub(super) use ruleset::{Ruleset, Verdict};
+#[cfg(test)]
+pub(super) use ruleset::sample;
+pub(super) use ruleset::{Ruleset, Verdict, kept};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};
