@@ -180,16 +180,21 @@ fn parse(packet: &[u8], marker: &[u8]) -> Option<Outer> {
     })
 }
 
+/// For fuzzers: whether a packet is one of ours.
+pub(super) fn kept(packet: &[u8]) -> usize {
+    usize::from(parse(packet, b"fathom-1").is_some())
+}
+
 fn header_length(packet: &Ipv4Packet) -> usize {
     usize::from(packet.get_header_length()) * 4
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A VXLAN packet as flannel sends it: echo request 10.42.0.0 -> 10.42.2.7.
-    fn packet(marker: &[u8]) -> Vec<u8> {
+    pub(in crate::probe) fn packet(marker: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 100, 95, 51, 125, 100, 83, 53, 38];
         bytes.extend([0xd4, 0x19, 0x21, 0x18, 0, 0, 0, 0]);
         bytes.extend([8, 0, 0, 0, 0, 0, 1, 0]);

@@ -162,6 +162,24 @@ impl CoreDnsPods {
     }
 }
 
+/// For fuzzers: targets and plugins of a Corefile.
+pub(super) fn kept_of_corefile(text: &str) -> usize {
+    let corefile = Corefile::parse(text);
+    corefile.forward.len() + corefile.plugins.len()
+}
+
+/// For fuzzers: upstreams, patterns and lines of a log.
+pub(super) fn kept_of_log(text: &str) -> usize {
+    let said = Said::of(text);
+    said.upstreams.len() + said.patterns.len() + said.lines.len()
+}
+
+/// For fuzzers: pods of the items of a list.
+pub(super) fn kept_of_pods(bytes: &[u8]) -> usize {
+    let pods: Vec<Pod> = serde_json::from_slice(bytes).unwrap_or_default();
+    pods.iter().take(MOST_PODS).map(|pod| Seen::of(pod).to_json()).filter(|pod| pod["restarts"].is_u64()).count()
+}
+
 /// What matters of a pod object; every text cleaned.
 struct Seen {
     name: String,

@@ -19,6 +19,8 @@ mod egress;
 mod egress_route;
 mod errqueue;
 mod flannel;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod http1;
 mod http_get;

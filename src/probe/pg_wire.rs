@@ -153,6 +153,19 @@ pub(super) fn source_seen(message: &str) -> Option<Ipv4Addr> {
     rest.split('"').next()?.parse().ok()
 }
 
+/// For fuzzers: bytes of what a server's first messages say.
+pub(super) fn kept(bytes: &[u8]) -> usize {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return 0 };
+    let until = Instant::now() + std::time::Duration::from_secs(5);
+    let early = bytes.strip_prefix(b"E").map(|mut rest| runtime.block_on(read_early_error(&mut rest, until)));
+    let answer = runtime.block_on(start_up(&mut tokio::io::join(bytes, tokio::io::sink()), until)).ok();
+    let length = |answer: Answer| match answer {
+        Answer::Error { sqlstate, message } => sqlstate.len() + source_seen(&message).map_or(message.len(), |_| message.len()),
+        Answer::Auth(method) => method.len(),
+    };
+    early.map_or(0, length).max(answer.map_or(0, length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

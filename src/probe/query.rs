@@ -123,7 +123,9 @@ fn question(name: &Name, kind: RecordType) -> Result<(Message, Vec<u8>), String>
 async fn by_udp(net: &Net, server: SocketAddrV4, name: &Name, kind: RecordType, until: Instant) -> Result<Message, String> {
     let (asked, bytes) = question(name, kind)?;
     let socket = udp_socket(net, server).map_err(|e| errno_word(&e))?;
-    socket.send(&bytes).await.map_err(|e| errno_word(&e))?;
+    if let Err(error) = socket.send(&bytes).await {
+        return Err(refused_here(&socket, &error, until).await);
+    }
     let mut buffer = vec![0; 4096];
     let mut strays = 0;
     loop {
@@ -138,6 +140,20 @@ async fn by_udp(net: &Net, server: SocketAddrV4, name: &Name, kind: RecordType, 
             None => strays += 1,
         }
     }
+}
+
+/// How long the kernel may take to hand us its own ICMP error, which it sends over the loopback device.
+const OWN_ICMP: Duration = Duration::from_millis(200);
+
+/// The word for a datagram that could not be sent. A packet filter of this host gives EPERM for `drop` and for `reject` alike,
+/// but only `reject` (kube-proxy, for a service without endpoints) also makes the ICMP error that a distant host would send.
+async fn refused_here(socket: &UdpSocket, error: &io::Error, until: Instant) -> String {
+    if error.raw_os_error() == Some(libc::EPERM)
+        && let Ok(Err(icmp)) = timeout_at(until.min(Instant::now() + OWN_ICMP), socket.recv(&mut [0; 1])).await
+    {
+        return errno_word(&icmp);
+    }
+    errno_word(error)
 }
 
 fn udp_socket(net: &Net, server: SocketAddrV4) -> io::Result<UdpSocket> {
@@ -179,6 +195,14 @@ fn answer_to(asked: &Message, bytes: &[u8]) -> Option<Message> {
     // An error may come without the question (RFC 1035 does not demand it), an answer may not.
     let same = message.queries == asked.queries || (message.queries.is_empty() && head.response_code != ResponseCode::NoError);
     (response && same).then_some(message)
+}
+
+/// For fuzzers: addresses of an answer whose question is its own.
+pub(super) fn kept(bytes: &[u8]) -> usize {
+    let Ok(mut asked) = Message::from_vec(bytes) else { return 0 };
+    let kind = asked.queries.first().map_or(RecordType::A, Query::query_type);
+    asked.metadata.message_type = MessageType::Query;
+    answer_to(&asked, bytes).map_or(0, |message| read(&message, kind).1.len())
 }
 
 /// Rcode, addresses and lifetime of an answer to a query for records of a kind.

@@ -99,6 +99,13 @@ impl ResolvConf {
     }
 }
 
+/// For fuzzers: servers, search domains and candidates that a text gives.
+pub(super) fn kept(text: &str) -> usize {
+    let Ok(conf) = ResolvConf::parse(text) else { return 0 };
+    let candidates = conf.candidates("a.b").map_or(0, |names| names.len());
+    conf.servers().count().max(conf.search.len()) + candidates.min(conf.search.len())
+}
+
 fn absolute(name: &str) -> Result<Name, String> {
     let invalid = || format!("`{name}` is no valid name");
     let labels = name.strip_suffix('.').unwrap_or(name);

@@ -241,5 +241,11 @@ async fn run(path: &Path, args: &[&str]) -> Result<String, String> {
     }
 }
 
+/// For fuzzers: ranges and suffixes of the settings that a text holds.
+pub(super) fn kept(bytes: &[u8]) -> usize {
+    let settings = serde_json::from_slice::<Value>(bytes).ok().and_then(|document| Settings::read(&document).ok()).unwrap_or_default();
+    settings.split.map_or(0, |s| s.len()) + settings.fallback.map_or(0, |f| f.len())
+}
+
 #[cfg(test)]
 mod tests;

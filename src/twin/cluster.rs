@@ -211,6 +211,16 @@ impl Cluster {
         self.read(|objects| names::lookup(objects, name))
     }
 
+    /// The number of a service's port by its name and protocol, in any case.
+    pub fn port_number(&self, namespace: &str, service: &str, port: &str, protocol: &str) -> Option<u16> {
+        self.read(|objects| {
+            let ports = objects.get(Resource::Services, namespace, service)?["spec"]["ports"].as_array()?;
+            let same = |value: &Value, text: &str| value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(text));
+            let found = ports.iter().find(|p| same(&p["name"], port) && same(&p["protocol"], protocol))?;
+            u16::try_from(found["port"].as_u64()?).ok()
+        })
+    }
+
     /// The names that a PTR query for an address gets; empty for an address that is neither a service's nor an endpoint's.
     pub fn dns_reverse(&self, address: Ipv4Addr) -> Vec<String> {
         self.read(|objects| names::reverse(objects, address))

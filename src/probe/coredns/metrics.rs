@@ -96,7 +96,6 @@ impl Totals {
     }
 
     /// Entries that the totals hold: bounded, whatever the pages say.
-    #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.plugins.len() + self.upstreams.len() + self.rcodes.len()
     }

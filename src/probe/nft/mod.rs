@@ -9,7 +9,9 @@ mod walk;
 mod wire;
 mod xt;
 
-pub(super) use ruleset::{Ruleset, Verdict, refused};
+#[cfg(test)]
+pub(super) use ruleset::sample;
+pub(super) use ruleset::{Ruleset, Verdict, kept, refused};
 pub(super) use walk::{OUTPUT, PREROUTING, Packet, Walker, Ways};
 
 use super::{Context, Kind, Probe, decode, fact};

@@ -141,7 +141,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Dump> {
 }
 
 /// Takes the messages of one datagram; true at the end of the dump.
-fn take(mut rest: &[u8], dump: &mut Dump) -> io::Result<bool> {
+pub(super) fn take(mut rest: &[u8], dump: &mut Dump) -> io::Result<bool> {
     while let Some(head) = rest.get(..16) {
         let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let kind = u16::from_ne_bytes([head[4], head[5]]);

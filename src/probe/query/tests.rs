@@ -142,3 +142,99 @@ fn hostile_bytes_never_panic() {
     }
     assert!(answer_to(&asked, &bytes).is_none(), "a query is no answer");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ns_a_filter_of_our_own_that_rejects_is_told_from_one_that_drops() {
+    use crate::twin::nft::{Batch, Hook, Rule};
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
+    let nodes = crate::probe::testnet::two_nodes().await;
+    let net = Net::Ns(nodes.tethys.ns.clone());
+    let name = Name::from_ascii("a.").unwrap();
+    for (rule, word) in [(Rule::new().protocol(17).port(53).reject(), "ECONNREFUSED"), (Rule::new().protocol(17).port(53).drop(), "EPERM")]
+    {
+        Batch::replace("filter").fresh().chain("out", "filter", Hook::Output, 0).rule("out", rule).commit(&net).unwrap();
+        let server = SocketAddrV4::new(crate::probe::testnet::CALYPSO, 53);
+        let got = ask(&net, server, &name, Transport::Udp, Instant::now() + Duration::from_secs(4)).await;
+        assert_eq!(got.rcode, word);
+    }
+}
+
+#[tokio::test]
+async fn records_without_end_are_read_within_bounds() {
+    // 65535 bytes of answers whose names are one pointer each: as many records as one message can hold.
+    let got = ask_one(Transport::Tcp, |q, _| {
+        let mut bytes = reply(q, ResponseCode::NoError, &[IP]).to_vec().unwrap();
+        let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 10, 43, 0, 1];
+        let room = (usize::from(u16::MAX) - bytes.len()) / record.len();
+        (0..room).for_each(|_| bytes.extend(record));
+        bytes[6..8].copy_from_slice(&u16::try_from(room + 1).unwrap().to_be_bytes());
+        vec![bytes]
+    });
+    let got = got.await;
+    assert_eq!((got.rcode.as_str(), got.addresses.len()), ("NOERROR", MOST_ADDRESSES));
+    assert_eq!(got.ttl, Some(5));
+}
+
+#[tokio::test]
+async fn names_that_point_in_circles_are_garbage_at_once() {
+    let began = Instant::now();
+    let got = ask_one(Transport::Tcp, |q, _| {
+        let mut bytes = reply(q, ResponseCode::NoError, &[IP]).to_vec().unwrap();
+        // The answer's name becomes two pointers at each other.
+        let at = bytes.len() - 16;
+        bytes[at..at + 2].copy_from_slice(&(0xc000_u16 | u16::try_from(at + 2).unwrap()).to_be_bytes());
+        bytes[at + 2..at + 4].copy_from_slice(&(0xc000_u16 | u16::try_from(at).unwrap()).to_be_bytes());
+        vec![bytes]
+    });
+    assert_eq!(got.await.rcode, "GARBAGE");
+    assert!(began.elapsed() < Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_flood_of_strays_ends_before_the_deadline() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let std::net::SocketAddr::V4(server) = socket.local_addr().unwrap() else { unreachable!() };
+    let flood = tokio::spawn(async move {
+        let (_, from) = socket.recv_from(&mut [0; 512]).await.unwrap();
+        loop {
+            socket.send_to(&[0xff; 40], from).await.ok();
+        }
+    });
+    let got = ask(&Net::Here, server, &Name::from_ascii("a.").unwrap(), Transport::Udp, Instant::now() + Duration::from_secs(5)).await;
+    flood.abort();
+    assert_eq!(got.rcode, "GARBAGE");
+    assert!(got.after < Duration::from_secs(5), "{:?}", got.after);
+}
+
+#[tokio::test]
+async fn a_server_that_drips_is_a_timeout() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let std::net::SocketAddr::V4(server) = listener.local_addr().unwrap() else { unreachable!() };
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&[0xff, 0xff]).await.unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while stream.write_all(&[0]).await.is_ok() {
+            ticks.tick().await;
+        }
+    });
+    let until = Instant::now() + Duration::from_millis(300);
+    let got = ask(&Net::Here, server, &Name::from_ascii("a.").unwrap(), Transport::Tcp, until).await;
+    assert_eq!(got.rcode, "TIMEOUT");
+    assert!(got.after < Duration::from_secs(2), "{:?}", got.after);
+}
+
+#[tokio::test]
+async fn a_denial_may_be_kept_as_long_as_its_soa_says() {
+    use hickory_resolver::proto::rr::rdata::SOA;
+    let got = ask_one(Transport::Udp, |q, _| {
+        let mut message = reply(q, ResponseCode::NXDomain, &[]);
+        let zone = Name::from_ascii("cluster.local.").unwrap();
+        message.add_authority(Record::from_rdata(zone.clone(), 60, RData::SOA(SOA::new(zone.clone(), zone, 1, 2, 3, 4, 5))));
+        vec![message.to_vec().unwrap()]
+    });
+    let got = got.await;
+    assert_eq!((got.rcode.as_str(), got.ttl), ("NXDOMAIN", Some(5)));
+}

@@ -1,6 +1,7 @@
 //! Names as the kubernetes plugin of CoreDNS answers them (github.com/kubernetes/dns, specification.md; `pods insecure`).
 
 use super::{Objects, Resource, name_of, namespace_of};
+use serde_json::Value;
 use std::net::Ipv4Addr;
 
 /// Answer to a question for a name's IPv4 address.
@@ -34,10 +35,20 @@ pub(super) fn lookup(objects: &Objects, name: &str) -> Lookup {
 
 fn cluster_ip(objects: &Objects, namespace: &str, name: &str) -> Lookup {
     let Some(service) = objects.get(Resource::Services, namespace, name) else { return Lookup::NoSuchName };
-    match service["spec"]["clusterIP"].as_str().and_then(|address| address.parse().ok()) {
-        Some(address) => Lookup::Addresses(vec![address]),
+    match service["spec"]["clusterIP"].as_str() {
+        Some("None") => headless(objects, namespace, name),
+        Some(address) => address.parse().map_or(Lookup::NoData, |address| Lookup::Addresses(vec![address])),
         None => Lookup::NoData,
     }
+}
+
+/// The ready endpoints themselves; without any, the name does not exist.
+fn headless(objects: &Objects, namespace: &str, name: &str) -> Lookup {
+    let own = |slice: &&Value| namespace_of(slice) == namespace && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name;
+    let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(own);
+    let ready = slices.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).filter(|e| e["conditions"]["ready"] != false);
+    let addresses: Vec<Ipv4Addr> = ready.filter_map(|e| e["addresses"][0].as_str()?.parse().ok()).collect();
+    if addresses.is_empty() { Lookup::NoSuchName } else { Lookup::Addresses(addresses) }
 }
 
 /// `10-42-0-6` is an address, whether or not such a pod exists.
@@ -56,7 +67,7 @@ pub(super) fn reverse(objects: &Objects, address: Ipv4Addr) -> Vec<String> {
     if let Some(service) = service {
         return vec![full(format!("{}.{}", name_of(service), namespace_of(service)))];
     }
-    let has = |slice: &serde_json::Value| slice["endpoints"].as_array().into_iter().flatten().any(|e| e["addresses"][0] == text.as_str());
+    let has = |slice: &Value| slice["endpoints"].as_array().into_iter().flatten().any(|e| e["addresses"][0] == text.as_str());
     let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(|slice| has(slice));
     slices
         .filter_map(|slice| {

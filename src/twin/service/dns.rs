@@ -5,6 +5,7 @@ mod coredns;
 mod forward;
 mod metrics;
 mod outside;
+mod special;
 
 pub use coredns::{CoreDns, CoreDnsHandle};
 pub use outside::{OutsideHandle, serve_failing, serve_outside};

@@ -40,7 +40,7 @@ pub(super) fn bad_request(message: &str) -> Failure {
 
 /// 500 with what went wrong inside of the server or behind it.
 pub(super) fn internal(message: &str) -> Failure {
-    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
 }
 
 /// 404 for an object.

@@ -36,6 +36,8 @@ pub(super) struct Answer {
     pub(super) answers: Vec<Record>,
     /// The authority section.
     pub(super) authorities: Vec<Record>,
+    /// The additional section, without OPT.
+    pub(super) additionals: Vec<Record>,
 }
 
 impl Answer {
@@ -62,6 +64,20 @@ impl Answer {
     pub(super) fn soa(mut self, zone: &str, data: Option<SOA>, ttl: u32) -> Self {
         if let (Ok(zone), Some(data)) = (name(zone), data) {
             self.authorities.push(Record::from_rdata(zone, ttl, RData::SOA(data)));
+        }
+        self
+    }
+
+    /// Adds a record of any type for the question's name.
+    pub(super) fn record(mut self, question: &Question, data: RData, ttl: u32) -> Self {
+        self.answers.push(Record::from_rdata(question.name.clone(), ttl, data));
+        self
+    }
+
+    /// Adds the address of a name that a record points to; a text that is no name is left out.
+    pub(super) fn glue(mut self, target: &str, address: Ipv4Addr, ttl: u32) -> Self {
+        if let Ok(target) = name(target) {
+            self.additionals.push(Record::from_rdata(target, ttl, RData::A(A(address))));
         }
         self
     }
@@ -114,7 +130,7 @@ impl<A: Answers> RequestHandler for Handler<A> {
         if let Some(edns) = &edns {
             builder.edns(edns);
         }
-        let response = builder.build(metadata, answer.answers.iter(), answer.authorities.iter(), [].iter(), [].iter());
+        let response = builder.build(metadata, answer.answers.iter(), answer.authorities.iter(), [].iter(), answer.additionals.iter());
         // The client may be gone; nobody reads this information.
         out.send_response(response).await.unwrap_or_else(|_| ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() }))
     }

@@ -5,6 +5,7 @@ use super::super::http::{self, Style, answer as http_answer};
 use super::answer::{Answer, Answers, Question, name};
 use super::forward::Forwarder;
 use super::metrics::Metrics;
+use super::special::special;
 use crate::twin::cluster::{Cluster, Lookup, Resource};
 use crate::vantage::Net;
 use hickory_resolver::proto::op::ResponseCode;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// TTL of the kubernetes plugin's records, in seconds (its default).
-const ZONE_TTL: u32 = 5;
+pub(super) const ZONE_TTL: u32 = 5;
 /// TTL of `NodeHosts` records after the cache plugin has capped them, in seconds.
 const HOSTS_TTL: u32 = 30;
 
@@ -182,6 +183,9 @@ impl Plugins {
             let server = name(&format!("ns.dns.{domain}")).ok()?;
             Some(SOA::new(server, name(&format!("hostmaster.{domain}")).ok()?, serial, 7200, 1800, 86400, 5))
         };
+        if let Some(special) = special(&self.cluster, question, domain) {
+            return special.authoritative();
+        }
         let denied = question.kind == RecordType::A && self.stale.lock().unwrap_or_else(PoisonError::into_inner).contains(&question.text);
         let lookup = if denied { Lookup::NoSuchName } else { self.cluster.dns_lookup(&question.text) };
         let found = match lookup {

@@ -201,6 +201,7 @@ fn answer_of(reply: Message) -> Answer {
         recursion_available: reply.metadata.recursion_available,
         answers,
         authorities: reply.authorities,
+        additionals: Vec::new(),
     }
 }
 

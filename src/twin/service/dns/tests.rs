@@ -1,6 +1,6 @@
 use super::*;
-use crate::twin::cluster::Cluster;
 use crate::twin::cluster::tests::inventory;
+use crate::twin::cluster::{Cluster, Resource};
 use hickory_resolver::proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use std::collections::BTreeMap;
@@ -141,4 +141,111 @@ async fn stopped_means_that_the_port_is_free() {
 fn reqwest_client() -> reqwest::Client {
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// The inventory's cluster with what else the captured one had: a headless service on a pod of argilla's.
+fn captured_cluster() -> Cluster {
+    let cluster = Cluster::from_inventory(&inventory());
+    cluster.update(|objects| {
+        objects.insert(
+            Resource::Services,
+            serde_json::json!({"metadata": {"name": "headless", "namespace": "apps"}, "spec": {"clusterIP": "None",
+                "selector": {"app.kubernetes.io/name": "argilla"}, "ports": [{"name": "http", "port": 6900, "protocol": "TCP", "targetPort": 6900}]}}),
+        );
+    });
+    cluster
+}
+
+/// Answers that depend on the captured network's resolver, or on objects that the documented cluster lacks.
+fn from_elsewhere(name: &str, kind: &str) -> bool {
+    let names = ["argilla", "argilla.apps", "upload.goldfish.io", "x.", "unknown.test", "ext.apps.", "6.0.42.10."];
+    names.iter().any(|n| name == *n || (n.ends_with('.') && name.starts_with(n))) || (name.starts_with("headless") && kind == "SRV")
+}
+
+/// What a real CoreDNS was asked, asked of the stand-in: the same rcode, flags, counts and length.
+#[tokio::test]
+async fn captured_questions_are_answered_as_captured() {
+    let config = CoreDns { address: own_address(), port: 0, http_ports: [0; 3], upstreams: vec![] };
+    let server = config.serve(&Net::Here, captured_cluster()).unwrap();
+    let at = server.address().unwrap();
+    let mut compared = 0;
+    for line in include_str!("../../../../tests/data/coredns/replies-healthy.jsonl").lines() {
+        let captured: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| captured[key].as_str().unwrap();
+        if from_elsewhere(text("name"), text("type")) {
+            continue;
+        }
+        let query: Vec<u8> = hex(text("query_hex"));
+        let reply = if text("transport") == "tcp" { exchange_tcp(at, &query).await } else { exchange_udp(at, &query).await };
+        let message = Message::from_vec(&reply).unwrap();
+        let flags = [reply[2] & 0x04 != 0, reply[2] & 0x02 != 0, reply[3] & 0x80 != 0];
+        let counts: Vec<u16> = (2..6).map(|n| u16::from_be_bytes([reply[2 * n], reply[2 * n + 1]])).collect();
+        let expected = [&captured["aa"], &captured["tc"], &captured["ra"]].map(|v| v.as_bool().unwrap());
+        let seen = serde_json::json!([message.metadata.response_code.to_str(), flags, counts, reply.len()]);
+        let known = serde_json::json!([code(text("rcode")).to_str(), expected, captured["counts"], captured["bytes"]]);
+        assert_eq!(seen, known, "{line}");
+        assert_eq!(
+            reply[12..query.len().min(reply.len())][..text("name").len() + 2],
+            query[12..][..text("name").len() + 2],
+            "the name as asked"
+        );
+        compared += 1;
+    }
+    assert!(compared >= 20, "{compared}");
+}
+
+fn code(word: &str) -> ResponseCode {
+    match word {
+        "NOERROR" => ResponseCode::NoError,
+        "NXDOMAIN" => ResponseCode::NXDomain,
+        other => panic!("{other}"),
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+async fn exchange_udp(server: SocketAddrV4, query: &[u8]) -> Vec<u8> {
+    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket.send(query).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    buffer[..length].to_vec()
+}
+
+async fn exchange_tcp(server: SocketAddrV4, query: &[u8]) -> Vec<u8> {
+    let mut stream = tokio::net::TcpStream::connect(server).await.unwrap();
+    stream.write_u16(query.len() as u16).await.unwrap();
+    stream.write_all(query).await.unwrap();
+    let mut reply = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut reply).await.unwrap();
+    reply
+}
+
+/// A headless service with many endpoints does not fit into a datagram: TC, whole records only, everything by TCP.
+#[tokio::test]
+async fn what_does_not_fit_is_truncated_and_whole_by_tcp() {
+    let cluster = captured_cluster();
+    cluster.update(|objects| {
+        let endpoints: Vec<_> =
+            (1..=80).map(|n| serde_json::json!({"addresses": [format!("10.42.0.{n}")], "conditions": {"ready": true}})).collect();
+        objects.insert(
+            Resource::EndpointSlices,
+            serde_json::json!({"metadata": {"name": "many-x", "namespace": "apps", "labels": {"kubernetes.io/service-name": "many"}},
+                "addressType": "IPv4", "endpoints": endpoints, "ports": []}),
+        );
+        objects.insert(
+            Resource::Services,
+            serde_json::json!({"metadata": {"name": "many", "namespace": "apps"}, "spec": {"clusterIP": "None", "ports": []}}),
+        );
+    });
+    let config = CoreDns { address: own_address(), port: 0, http_ports: [0; 3], upstreams: vec![] };
+    let server = config.serve(&Net::Here, cluster).unwrap();
+    let at = server.address().unwrap();
+    let (cut, length) = ask(at, "many.apps.svc.cluster.local.", RecordType::A, false).await;
+    assert!(cut.metadata.truncation && length <= 512 && cut.answers.len() < 80, "{length}, {}", cut.answers.len());
+    let whole = ask_tcp(at, "many.apps.svc.cluster.local.").await;
+    assert_eq!((whole.metadata.truncation, whole.answers.len()), (false, 80));
 }
