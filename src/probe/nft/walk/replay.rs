@@ -122,7 +122,7 @@ fn no_bytes_of_an_old_table_make_it_panic() {
 }
 
 /// Writes a kept table of the old iptables into the network of this thread (IPT_SO_SET_REPLACE).
-fn restore(kept: &[u8]) -> std::io::Result<()> {
+fn restore(kept: &[u8]) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     const GET_INFO: libc::c_int = 64;
     const SET_REPLACE: libc::c_int = 64;
@@ -131,7 +131,7 @@ fn restore(kept: &[u8]) -> std::io::Result<()> {
     let mut length = libc::socklen_t::try_from(now.len()).unwrap();
     // SAFETY: the buffer is valid for the length given, during the call.
     if unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_IP, GET_INFO, now.as_mut_ptr().cast(), &raw mut length) } != 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(io::Error::last_os_error());
     }
     // The kernel gives the counters of as many old entries.
     let old = u32::from_ne_bytes(now[76..80].try_into().unwrap());
@@ -143,7 +143,7 @@ fn restore(kept: &[u8]) -> std::io::Result<()> {
     // SAFETY: the request is valid for its length, and the counters it points to for as many as it says, during the call.
     match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, SET_REPLACE, replace.as_ptr().cast(), length) } {
         0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
