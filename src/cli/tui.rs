@@ -22,8 +22,13 @@ pub(super) fn run(common: &Common) -> Result<u8> {
     let session = Session::open(common)?;
     // Asked for once before the screen opens, so that a plan that cannot be made is an ordinary error.
     Plan::make(&session.catalog, &session.vantages, &Filter::default()).map_err(|e| anyhow!(e))?;
-    let mut source =
-        Engine { catalog: session.catalog.clone(), vantages: session.vantages.clone(), limits: Session::limits(common), cancel: None };
+    let mut source = Engine {
+        catalog: session.catalog.clone(),
+        vantages: session.vantages.clone(),
+        limits: Session::limits(common),
+        filter: Filter::default(),
+        cancel: None,
+    };
     let no_color = std::env::var("NO_COLOR").ok();
     let options = Options { theme: Theme::new(no_color.as_deref(), common.ascii), clock: chrono::Utc::now };
     let outcome = session.runtime.block_on(interactive(&mut source, options))?;
@@ -43,12 +48,13 @@ struct Engine {
     catalog: Arc<Catalog>,
     vantages: Vec<Arc<Vantage>>,
     limits: Limits,
+    filter: Filter,
     cancel: Option<tokio::sync::watch::Sender<bool>>,
 }
 
 impl Engine {
     fn plan(&self) -> Option<Plan> {
-        Plan::make(&self.catalog, &self.vantages, &Filter::default()).ok()
+        Plan::make(&self.catalog, &self.vantages, &self.filter).ok()
     }
 
     fn follow(&mut self, running: Running) -> mpsc::Receiver<RunEvent> {
@@ -116,3 +122,6 @@ impl RunSource for Engine {
         build::build(run, &self.catalog, FailOn::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

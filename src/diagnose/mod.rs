@@ -11,6 +11,7 @@ use crate::check::{Grade, Verdict};
 use crate::def::Catalog;
 use crate::report::{CauseState, CheckReport, Diagnosis, Rival, RivalState};
 use crate::run::Run;
+pub(crate) use test::matches;
 use test::{Failure, Standing, Tested};
 
 /// The causes of a run's failures, and the failing checks that none of them explains.

@@ -188,7 +188,7 @@ fn covers(pattern: &str, failure: &Failure) -> bool {
 }
 
 /// Whether an instance id fits a pattern, in which `*` stands for any text; a check id alone covers all its instances.
-fn matches(pattern: &str, id: &str) -> bool {
+pub(crate) fn matches(pattern: &str, id: &str) -> bool {
     pattern == id || if pattern.contains('[') { glob(pattern, id) } else { glob(&instance_id(pattern, "*"), id) }
 }
 

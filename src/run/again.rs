@@ -5,6 +5,7 @@ use super::state::Run;
 use super::watch::Change;
 use crate::check::Verdict;
 use crate::def::Catalog;
+use crate::diagnose::matches;
 use chrono::{DateTime, Utc};
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ pub enum Again {
     Older(DateTime<Utc>),
     /// These checks, with everything that they wait for or keep waiting.
     Checks {
-        /// Instance ids.
+        /// Instance ids, or patterns as in a cause's `verify`: `pod-echo`, `flannel-peer[calypso->*]`.
         ids: Vec<String>,
         /// Why, as a clause.
         because: String,
@@ -68,10 +69,10 @@ fn affected<'a>(catalog: &Catalog, run: &'a Run, changes: &[Change]) -> BTreeSet
     with_dependants(run, seeds)
 }
 
-/// Whether a check looks from a vantage or is about it: `[calypso>tethys]` has a witness on the second one.
+/// Whether a check looks from a vantage or is about it: `[calypso->tethys]` has a witness on the second one.
 fn looks_at(planned: &Planned, vantage: &str) -> bool {
     let label = planned.id.split_once('[').map_or("", |(_, label)| label.trim_end_matches(']'));
-    planned.vantage == vantage || label.split(['>', '/', ',', ' ']).any(|part| part == vantage)
+    planned.vantage == vantage || label.split("->").flat_map(|part| part.split(['/', ','])).any(|part| part == vantage)
 }
 
 fn with_dependants<'a>(run: &'a Run, mut chosen: BTreeSet<&'a str>) -> BTreeSet<&'a str> {
@@ -94,7 +95,7 @@ fn older(run: &Run, at: DateTime<Utc>) -> BTreeSet<&str> {
 }
 
 fn related<'a>(run: &'a Run, ids: &[String]) -> BTreeSet<&'a str> {
-    let mut chosen: BTreeSet<&str> = undecided(run).filter(|p| ids.contains(&p.id)).map(|p| p.id.as_str()).collect();
+    let mut chosen: BTreeSet<&str> = undecided(run).filter(|p| ids.iter().any(|id| matches(id, &p.id))).map(|p| p.id.as_str()).collect();
     chosen = with_dependants(run, chosen);
     // What they wait for: a need that passed stands.
     loop {
@@ -122,17 +123,53 @@ mod tests {
         Catalog::load(&Sources::default()).unwrap()
     }
 
+    /// A run in which these are planned, each from the first name in its brackets.
+    fn planned(ids: &[(&str, &[&str])]) -> Run {
+        let mut run = Run::fold(&fixture::blocked_vxlan());
+        run.planned = ids
+            .iter()
+            .map(|(id, needs)| Planned {
+                id: (*id).to_owned(),
+                check: id.split('[').next().unwrap().to_owned(),
+                layer: 2,
+                title: String::new(),
+                vantage: id.split(['[', ']', '-']).find(|part| ["calypso", "tethys"].contains(part)).unwrap_or("tethys").to_owned(),
+                needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+                decided: None,
+            })
+            .collect();
+        run
+    }
+
     #[test]
     fn a_change_concerns_what_reads_it_and_what_needs_that() {
-        let run = Run::fold(&fixture::blocked_vxlan());
+        let run = planned(&[
+            ("flannel-device[calypso]", &[]),
+            ("flannel-device[tethys]", &[]),
+            ("pod-echo[calypso->tethys]", &[]),
+            ("pod-echo[tethys->calypso]", &[]),
+            ("dns-search-order[calypso]", &["pod-echo[calypso->tethys]"]),
+            ("postgres[tethys]", &[]),
+        ]);
         let gone = Change { vantage: "calypso".into(), what: What::Link, gone: true, device: Some("flannel.1".into()) };
         let again = Again::Changed(vec![gone]);
-        let ids = again.ids(&catalog(), &run);
-        for id in ["flannel-device[calypso]", "vxlan-wire[calypso>tethys]", "vxlan-wire[tethys>calypso]", "pod-echo[calypso>tethys]"] {
-            assert!(ids.iter().any(|i| i == id), "{id} is not in {ids:?}");
-        }
-        assert!(!ids.iter().any(|id| id == "flannel-device[tethys]" || id == "postgres[tethys]"), "{ids:?}");
+        let wanted = [
+            "flannel-device[calypso]",
+            "pod-echo[calypso->tethys]",
+            // Its witness is on calypso.
+            "pod-echo[tethys->calypso]",
+            // It needs one of these.
+            "dns-search-order[calypso]",
+        ];
+        assert_eq!(again.ids(&catalog(), &run), wanted);
         assert_eq!(again.because(), "flannel.1 deleted on calypso");
+    }
+
+    #[test]
+    fn what_a_cause_names_may_be_a_pattern() {
+        let run = planned(&[("pod-echo[calypso->tethys]", &[]), ("pod-echo[tethys->calypso]", &[]), ("postgres[tethys]", &[])]);
+        let ids = |of: &str| Again::Checks { ids: vec![of.to_owned()], because: String::new() }.ids(&catalog(), &run).len();
+        assert_eq!((ids("pod-echo"), ids("pod-echo[tethys->*]"), ids("nothing")), (2, 1, 0));
     }
 
     #[test]

@@ -5,10 +5,13 @@ use super::{Options, RunSource, Theme, fixture, interactive};
 use crate::report::Report;
 use crate::run::{Run, RunEvent};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{Winsize, openpty};
+use nix::sys::wait::WaitPidFlag;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -54,11 +57,16 @@ fn child() {
     let mut source = Played { role, open: None };
     let options = Options { theme: Theme::new(None, false), clock: || fixture::at(1234) };
     let outcome = runtime.block_on(interactive(&mut source, options)).unwrap();
+    if super::terminal::is_stalled() {
+        std::process::exit(0);
+    }
     println!("left: {:?}", outcome.leave);
 }
 
 struct Pty {
     master: File,
+    /// The program's end, to fill what is between the two.
+    slave: OwnedFd,
     child: Child,
     screen: vt100::Parser,
 }
@@ -92,7 +100,7 @@ impl Pty {
         }
         let child = command.spawn().unwrap();
         let screen = vt100::Parser::new(24.try_into().unwrap(), 80.try_into().unwrap(), 0);
-        Self { master: pty.master.into(), child, screen }
+        Self { master: pty.master.into(), slave: pty.slave, child, screen }
     }
 
     /// Reads until the words are on screen. The test harness' own deadline is the limit.
@@ -114,17 +122,85 @@ impl Pty {
         }
     }
 
+    /// Writes until the pseudo-terminal takes no more: from now on it is as stalled as a dead connection.
+    fn stall(&mut self) {
+        // Opened anew: a flag on the inherited descriptor would be the program's as well.
+        let path = format!("/proc/self/fd/{}", self.slave.as_raw_fd());
+        let mut own = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).unwrap();
+        // The kernel moves what is written on its own time, which makes room once more.
+        let mut room = [PollFd::new(self.slave.as_fd(), PollFlags::POLLOUT)];
+        while poll(&mut room, 300_u16).unwrap() > 0 {
+            while own.write(&[b' '; 4096]).is_ok() {}
+            while own.write(b" ").is_ok() {}
+        }
+    }
+
+    /// Waits for the end without reading anything; fails if it does not come.
+    fn ends_unread(&mut self) -> Option<i32> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        std::thread::spawn(move || {
+            let ended = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            tell.send(ended.is_ok()).unwrap_or(());
+        });
+        let ended = told.recv_timeout(std::time::Duration::from_secs(20));
+        if ended.is_err() {
+            self.child.kill().unwrap();
+        }
+        assert_eq!(ended, Ok(true), "it does not end while the terminal takes nothing");
+        self.child.wait().unwrap().code()
+    }
+
+    /// Gives the own copy of the program's end back: only then the end of the program is the end of the reading.
+    fn let_go(&mut self) {
+        self.slave = File::open("/dev/null").unwrap().into();
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Takes in what is left once the program has ended.
+    fn read_rest(&mut self) -> (usize, String) {
+        self.let_go();
+        let mut reads = 0;
+        while self.read() {
+            reads += 1;
+        }
+        (reads, self.screen.screen().contents())
+    }
+
     fn press(&mut self, keys: &[u8]) {
         self.master.write_all(keys).unwrap();
     }
 
     fn ends(&mut self) -> (Option<i32>, String) {
+        self.let_go();
         while self.read() {}
         let status = self.child.wait().unwrap();
         let screen = self.screen.screen();
         assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         (status.code(), screen.contents())
+    }
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_does_not_hold_the_program() {
+    for how in ["ctrl+c", "signal"] {
+        let mut pty = Pty::start("plain");
+        pty.wait_for("udp8472-blocked");
+        pty.stall();
+        // Something to draw, so that the program really writes into the full terminal.
+        pty.press(b"2jjx?");
+        match how {
+            "signal" => pty.signal(nix::sys::signal::SIGTERM),
+            _ => pty.press(b"\x03\x03"),
+        }
+        assert_eq!(pty.ends_unread(), Some(0), "{how}");
+        // What is left to read gives the terminal back.
+        let (_, text) = pty.read_rest();
+        assert!(!pty.screen.screen().alternate_screen() && !pty.screen.screen().hide_cursor(), "{how}: {text}");
     }
 }
 
@@ -146,7 +222,7 @@ fn a_signal_restores_the_terminal() {
     for signal in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGHUP] {
         let mut pty = Pty::start("plain");
         pty.wait_for("udp8472-blocked");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pty.child.id().try_into().unwrap()), signal).unwrap();
+        pty.signal(signal);
         let (code, text) = pty.ends();
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("left: Signal"), "{text}");
@@ -181,6 +257,7 @@ fn a_panic_elsewhere_leaves_the_screen_alone_and_is_told_afterwards() {
 fn a_closed_terminal_ends_the_program() {
     let mut pty = Pty::start("plain");
     pty.wait_for("udp8472-blocked");
+    pty.let_go();
     drop(std::mem::replace(&mut pty.master, File::open("/dev/null").unwrap()));
     // The hang-up arrives as SIGHUP or as the end of the input; either way it ends.
     pty.child.wait().unwrap();

@@ -11,10 +11,11 @@ use ratatui::backend::CrosstermBackend;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,11 +25,13 @@ static OPEN: AtomicBool = AtomicBool::new(false);
 static STALLED: AtomicBool = AtomicBool::new(false);
 /// What writes to it while it is ours.
 static GATE: Mutex<Option<Gate>> = Mutex::new(None);
+/// Tells the writer that the end has come.
+static CLOSING: LazyLock<Mutex<Arc<AtomicBool>>> = LazyLock::new(Mutex::default);
 /// Panic messages that came while it was.
 static HELD_BACK: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// How long a terminal may take for what is left to write when it is given back.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a terminal that takes nothing is waited for at a time.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The real terminal, restored when this is dropped, also by a panic that unwinds through it.
 pub struct TerminalGuard {
@@ -57,9 +60,10 @@ pub fn open_terminal() -> io::Result<TerminalGuard> {
 }
 
 fn open_screen() -> io::Result<TerminalGuard> {
-    // A descriptor of its own: the lock of standard output would be held for as long as a write blocks.
-    let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (frames, gate) = writer::start(move |bytes| write_all(&out, bytes))?;
+    let out = own_output()?;
+    let closing = Arc::new(AtomicBool::new(false));
+    *CLOSING.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
+    let (frames, gate) = writer::start(move |bytes| write_all(&out, bytes, &closing))?;
     *GATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate.clone());
     gate.push((ansi(EnterAlternateScreen) + &ansi(EnableBracketedPaste) + &ansi(cursor::Hide)).as_bytes());
     Ok(TerminalGuard { terminal: Terminal::new(CrosstermBackend::new(frames))?, gate })
@@ -72,15 +76,27 @@ fn ansi(command: impl Command) -> String {
     text
 }
 
-/// Writes everything, also where someone has made the descriptor non-blocking.
-fn write_all(mut out: &File, mut bytes: &[u8]) -> io::Result<()> {
+/// The terminal, opened once more: a write that waits cannot be called back, and the flag that makes writes wait for
+/// nothing would be the shell's too on a shared description. Where the terminal may not be opened (after `su`), a copy.
+fn own_output() -> io::Result<File> {
+    let stdout = io::stdout();
+    let again = format!("/proc/self/fd/{}", stdout.as_fd().as_raw_fd());
+    let opened = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(again);
+    opened.or_else(|_| Ok(File::from(stdout.as_fd().try_clone_to_owned()?)))
+}
+
+/// Writes everything, unless the end comes first.
+fn write_all(mut out: &File, mut bytes: &[u8], closing: &AtomicBool) -> io::Result<()> {
     while !bytes.is_empty() {
+        if closing.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         match out.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => bytes = &bytes[n..],
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                poll(&mut [PollFd::new(out.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+                takes_more(&out);
             }
             Err(e) => return Err(e),
         }
@@ -95,17 +111,17 @@ pub fn restore() {
         return;
     }
     let gate = GATE.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let out = io::stdout();
-    let taken = gate.as_ref().is_none_or(|gate| gate.drain(PATIENCE) && gate.close(PATIENCE));
+    let taken = gate.as_ref().is_none_or(|gate| gate.drain(4 * PATIENCE));
+    CLOSING.lock().unwrap_or_else(PoisonError::into_inner).store(true, Ordering::SeqCst);
+    let ended = gate.is_none_or(|gate| gate.close(2 * PATIENCE));
     if !taken {
         // Frames that nobody has read make way for the few bytes that give the terminal back.
-        let _ = tcflush(out.as_fd(), FlushArg::TCOFLUSH);
-        let _ = gate.is_some_and(|gate| gate.close(PATIENCE));
-        let _ = tcflush(out.as_fd(), FlushArg::TCOFLUSH);
+        let _ = tcflush(io::stdout().as_fd(), FlushArg::TCOFLUSH);
     }
     let back = ansi(DisableMouseCapture) + &ansi(DisableBracketedPaste) + &ansi(LeaveAlternateScreen) + &ansi(cursor::Show);
-    if takes_more(&out) {
-        let _ = nix::unistd::write(out.as_fd(), back.as_bytes());
+    // Behind a write that waits, ours would wait as well.
+    if ended && takes_more(&io::stdout()) {
+        let _ = nix::unistd::write(io::stdout().as_fd(), back.as_bytes());
     }
     let _ = disable_raw_mode();
     STALLED.store(!taken, Ordering::SeqCst);
