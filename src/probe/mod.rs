@@ -23,6 +23,7 @@ mod http_get;
 mod icmp;
 mod kube;
 mod kube_client;
+mod kubelet;
 mod link;
 pub(crate) mod lookup;
 mod netlink;
@@ -90,6 +91,7 @@ pub static KINDS: &[&Kind] = &[
     &coredns::KIND,
     &resolver::KIND,
     &kube::KIND,
+    &kubelet::KIND,
     &service::KIND,
     &egress::KIND,
     &postgres::KIND,

@@ -7,6 +7,7 @@ mod api_datastore_hung;
 mod api_server_down;
 mod app_not_listening;
 mod br_netfilter_off;
+mod clock_skew;
 mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
 mod coredns_down;
@@ -28,6 +29,7 @@ mod host_firewall_rejects_pod_to_host;
 mod ip_forward_zero;
 mod k3s_cert_expired;
 mod kube_proxy_stale_dnat;
+mod kubelet_path;
 mod magicdns_in_node_resolv;
 mod mtu;
 mod ndots_amplification;
@@ -130,6 +132,9 @@ pub static FAULTS: &[&Fault] = &[
     &api_server_down::FAULT,
     &api_datastore_hung::FAULT,
     &k3s_cert_expired::FAULT,
+    &clock_skew::FAULT,
+    &kubelet_path::TUNNEL,
+    &kubelet_path::CERTIFICATE,
     &coredns_down::FAULT,
     &nxdomain_cached::FAULT,
     &search_domain_hijack::FAULT,

@@ -4,6 +4,7 @@ use super::{Servers, app, coredns, start_api};
 use crate::def::Inventory;
 use crate::twin::cluster::Cluster;
 use crate::twin::service::api::ApiHandle;
+use crate::twin::service::api::kubelet::Trouble;
 use crate::twin::service::dns::{CoreDnsHandle, serve_failing};
 use crate::twin::service::pki::Validity;
 use crate::twin::topology::Hosts;
@@ -54,6 +55,16 @@ impl Servers {
     /// Makes the API server's datastore hang, or lets it go on.
     pub fn set_datastore_hung(&self, hung: bool) {
         self.api.with(|api| api.set_datastore_hung(hung));
+    }
+
+    /// Sets how far the clock of the API server's host is ahead.
+    pub fn set_api_clock(&self, ahead: chrono::TimeDelta) {
+        self.api.with(|api| api.set_clock_ahead(ahead));
+    }
+
+    /// Breaks the way from the API server to the kubelet of a node's address, or mends it.
+    pub fn set_kubelet(&self, node: Ipv4Addr, trouble: Option<Trouble>) {
+        self.api.with(|api| api.set_kubelet(node, trouble));
     }
 
     /// Stops CoreDNS: its process is gone, its pod stays.
