@@ -69,6 +69,9 @@ pub struct Cluster {
     pub api: SocketAddrV4,
     /// The API server as agents reach it.
     pub api_endpoint: SocketAddrV4,
+    /// Port of the nodes' kubelets, if the cluster has any.
+    #[serde(default)]
+    pub kubelet_port: Option<u16>,
     /// Where a kubeconfig lies, before the usual places are tried. `~/` is the home directory.
     pub kubeconfig: Option<String>,
     /// The API server reaches the nodes' kubelets, for logs and exec: so in every real cluster, not so where there is none.

@@ -20,6 +20,8 @@ pub(super) static KIND: Kind = Kind {
     args: &[],
     facts: &[
         fact("source", "text", "kubeconfig that was used"),
+        fact("context", "text", "its current context; empty if it has none"),
+        fact("credentials", "text", "by what it proves who asks: `client certificate`, `token`, `exec plugin NAME`, `password`, `none`"),
         fact("server", "text", "API server's URL"),
         fact("stage", "text", "where it stopped: config, connect, tls, auth, version, readyz, nodes, or done"),
         fact("error", "text", "what stopped it; empty if nothing"),
@@ -32,7 +34,12 @@ pub(super) static KIND: Kind = Kind {
         fact("list_error", "text", "why nodes could not be listed; empty if they could"),
         fact("server_cert_days", "days", "until the server's certificate expires; negative if it has"),
         fact("client_cert_days", "days", "until the kubeconfig's client certificate expires; negative if it has"),
-        fact("nodes", "list", "each node: name, ready, internal_ip, pod_cidr, kubelet_version, flannel_public_ip, flannel_mac"),
+        fact(
+            "clock_ahead_s",
+            "s",
+            "how far the server's clock is ahead of this machine's, by the `Date` of its answers; negative if behind",
+        ),
+        fact("nodes", "list", "each node: name, ready, why, internal_ip, pod_cidr, kubelet_version, flannel_public_ip, flannel_mac"),
         fact("not_ready", "list of text", "names of nodes that are not ready"),
     ],
     decode: decode::<Kube>,
@@ -89,7 +96,10 @@ impl Seen {
 
     async fn ask(&mut self, api: &KubeApi) {
         self.facts().set("source", api.source.as_str()).set("server", api.server.as_str());
-        let (server_days, client_days) = futures::future::join(api.server_certificate(), api.client_certificate()).await;
+        self.facts().set("context", api.context.as_str()).set("credentials", api.credentials());
+        let (shown, client_days) = futures::future::join(api.server_shows(), api.client_certificate()).await;
+        let (server_days, ahead) = shown.unzip();
+        self.facts().set_or_unknown("clock_ahead_s", ahead.flatten(), "no answer of the server has a date");
         self.certificate("server_cert_days", server_days, "no TLS session with the server");
         self.certificate("client_cert_days", client_days, "the kubeconfig has no client certificate");
         let connected = match api.connect().await {
@@ -102,7 +112,11 @@ impl Seen {
             }
         };
         self.facts().set_or_unknown("connect_ms", connected.handshake.map(ms), "the server has no IPv4 address");
-        if !self.version(connected.object("/version", "get /version").await) {
+        let version = connected.get("/version").await;
+        if let Some(ahead) = version.as_ref().ok().and_then(|answer| answer.clock_ahead_s) {
+            self.facts().set("clock_ahead_s", ahead);
+        }
+        if !self.version(version.and_then(|answer| answer.json("get /version"))) {
             return;
         }
         // Both may wait for a hung datastore, so they wait together.
@@ -145,7 +159,7 @@ impl Seen {
                 self.facts().set("ready", true).set("readyz_failed", json!([]));
                 return;
             }
-            Ok(Answer { status: status @ 500..=599, body }) if body.starts_with(b"[") => {
+            Ok(Answer { status: status @ 500..=599, body, .. }) if body.starts_with(b"[") => {
                 let failed = failed_checks(&String::from_utf8_lossy(&body));
                 self.facts().set("ready", false).set("readyz_failed", failed.clone());
                 Failure::new(At::Status(status), format!("{status} {}", failed.join(", ")))
@@ -210,13 +224,17 @@ fn failed_checks(body: &str) -> Vec<String> {
 
 fn node_fact(node: &Node) -> Value {
     let status = node.status.clone().unwrap_or_default();
-    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let condition = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+    let ready = condition.is_some_and(|c| c.status == "True");
+    let why =
+        condition.filter(|_| !ready).map(|c| format!("{}: {}", c.reason.as_deref().unwrap_or(""), c.message.as_deref().unwrap_or("")));
     let address = status.addresses.iter().flatten().find(|a| a.type_ == "InternalIP").map(|a| a.address.as_str());
     let annotation = |key: &str| node.metadata.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
     let text = |value: Option<&str>| clean(value.unwrap_or_default(), 253);
     json!({
         "name": text(node.metadata.name.as_deref()),
         "ready": ready,
+        "why": text(why.as_deref()),
         "internal_ip": text(address),
         "pod_cidr": text(node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref())),
         "kubelet_version": text(status.node_info.as_ref().map(|i| i.kubelet_version.as_str())),
@@ -296,7 +314,9 @@ mod tests {
         assert!(facts["server_cert_days"].as_f64().unwrap() > 0.0);
         assert_eq!(facts["client_cert_days"], json!({"unknown": "the kubeconfig has no client certificate"}));
         let unknown = facts.as_object().unwrap().values().filter(|v| v.get("unknown").is_some());
-        assert_eq!(unknown.count(), 1);
+        // The client certificate, and the clock: the captured answers are given out without their dates.
+        assert_eq!(unknown.count(), 2);
+        assert_eq!((&facts["context"], &facts["credentials"]), (&json!("c"), &json!("token")));
     }
 
     #[tokio::test(flavor = "multi_thread")]

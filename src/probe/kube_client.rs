@@ -3,6 +3,7 @@
 //! kube's client does the work (kubeconfig, certificates, tokens, exec plugins); around it come a deadline per request, a bound
 //! on every body, and failures in stable words.
 
+mod clock;
 mod config;
 mod failure;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use super::{Context, net, tls};
 use crate::check::clean;
 use crate::vantage::Net;
 use bytes::Bytes;
+use chrono::Utc;
 use config::{Found, Missing};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
@@ -70,6 +72,8 @@ pub(crate) struct KubeApi {
     pub(crate) source: String,
     /// The server's URL, as the kubeconfig has it.
     pub(crate) server: String,
+    /// The context of the kubeconfig.
+    pub(crate) context: String,
     config: Config,
     net: Net,
     deadline: Instant,
@@ -92,6 +96,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The body, at most 10 MB.
     pub(crate) body: Bytes,
+    /// How many seconds the server's clock is ahead of ours, by the answer's `Date`; half a second exact, and the time of the answer.
+    pub(crate) clock_ahead_s: Option<f64>,
 }
 
 /// Opens the API as this vantage's kubeconfig describes it, and connects.
@@ -109,7 +115,7 @@ impl KubeApi {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => return Err(OpenError::NoKubeconfig("the kubeconfig could not be read in time".to_owned())),
         };
-        let Found { source, mut config } = match found {
+        let Found { source, context, mut config } = match found {
             Ok(found) => found,
             Err(Missing::Nowhere(reason)) => return Err(OpenError::NoKubeconfig(clean(&reason, 600))),
             Err(Missing::Unusable { source, failure }) => return Err(OpenError::Unusable { source, failure }),
@@ -117,7 +123,8 @@ impl KubeApi {
         config.connect_timeout = Some(HANDSHAKE_TIMEOUT);
         config.default_retry = false;
         let server = clean(&config.cluster_url.to_string(), 200);
-        Ok(Self { source, server, config, net: cx.vantage.net.clone(), deadline: cx.deadline })
+        let context = clean(&context, 120);
+        Ok(Self { source, server, context, config, net: cx.vantage.net.clone(), deadline: cx.deadline })
     }
 
     /// Connects once, for the kernel's own word on it, and makes the client.
@@ -131,16 +138,27 @@ impl KubeApi {
         Ok(Connected { client, net: self.net.clone(), deadline: self.deadline, requests: AtomicUsize::new(0), handshake })
     }
 
-    /// The certificate that the server shows (DER), also one that is not to be trusted.
-    pub(crate) async fn server_certificate(&self) -> Option<Vec<u8>> {
+    /// By what the kubeconfig proves who asks: `client certificate`, `token`, `exec plugin NAME`, ..
+    pub(crate) fn credentials(&self) -> String {
+        config::credentials(&self.config)
+    }
+
+    /// The certificate that the server shows (DER), also one that is not to be trusted, and how far its clock is ahead. For the
+    /// latter `/version` is asked for without credentials: whatever the answer, it has a date.
+    pub(crate) async fn server_shows(&self) -> Option<(Vec<u8>, Option<f64>)> {
         let address = self.address().await.ok().flatten()?;
         let (stream, _) = net::connect(&self.net, address, self.deadline).await.ok()?;
         let (config, recorder) = tls::recording(None).ok()?;
-        let name = ServerName::try_from(self.config.cluster_url.host()?.to_owned()).ok()?;
+        let host = self.config.cluster_url.host()?.to_owned();
+        let name = ServerName::try_from(host.clone()).ok()?;
         let until = self.deadline.min(Instant::now() + HANDSHAKE_TIMEOUT);
         // Some servers end the session without a client certificate; theirs has been seen by then.
-        let _ = timeout_at(until, TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream)).await;
-        recorder.seen().map(|seen| seen.certificate.to_vec())
+        let session = timeout_at(until, TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream)).await;
+        let ahead = match session {
+            Ok(Ok(session)) => clock::of_untrusted(session, &host, until).await,
+            Ok(Err(_)) | Err(_) => None,
+        };
+        recorder.seen().map(|seen| (seen.certificate.to_vec(), ahead))
     }
 
     /// The client certificate of the kubeconfig (DER).
@@ -230,10 +248,12 @@ impl Connected {
     async fn fetch(&self, path: &str, accept: &'static str) -> Result<Answer, Failure> {
         let request = Request::get(path).header(ACCEPT, accept).body(Body::empty());
         let request = request.map_err(|e| Failure::new(At::Http, format!("not a path: {e}")))?;
+        let asked = Utc::now();
         let response = self.client.send(request).await.map_err(|e| Failure::from_kube(&e))?;
         let status = response.status().as_u16();
+        let clock_ahead_s = clock::ahead_s(response.headers(), asked);
         let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(cut_short)?;
-        Ok(Answer { status, body: body.to_bytes() })
+        Ok(Answer { status, body: body.to_bytes(), clock_ahead_s })
     }
 
     /// How many requests have been sent.

@@ -28,6 +28,7 @@ mod icmp;
 mod kube;
 mod kube_client;
 mod kube_proxy;
+mod kubelet;
 mod link;
 pub(crate) mod lookup;
 mod netlink;
@@ -98,6 +99,7 @@ pub static KINDS: &[&Kind] = &[
     &coredns_pods::KIND,
     &resolver::KIND,
     &kube::KIND,
+    &kubelet::KIND,
     &service::KIND,
     &kube_proxy::KIND,
     &egress::KIND,

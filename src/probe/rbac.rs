@@ -17,13 +17,15 @@ const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'st
 
 /// What a probe kind needs. `/version` and `/readyz` need no rule: `system:public-info-viewer` has them.
 pub fn rules_of(kind: &str) -> &'static [Rule] {
-    const SERVICE: &[Rule] = &[rule("", "services", &["get", "list"]), rule("", "pods", &["list"]), SLICES];
+    const SERVICE: &[Rule] = &[rule("", "services", &["get", "list"]), rule("", "pods", &["list"]), rule("", "events", &["list"]), SLICES];
+    const KUBELET: &[Rule] = &[NODES, rule("", "pods", &["list"]), rule("", "pods/log", &["get"])];
     const NODES: Rule = rule("", "nodes", &["get", "list"]);
     const SLICES: Rule = rule("discovery.k8s.io", "endpointslices", &["list"]);
     const COREDNS: &[Rule] =
         &[rule("", "pods", &["list"]), rule("", "pods/log", &["get"]), rule("", "nodes", &["get"]), rule("", "configmaps", &["get"])];
     match kind {
-        "kube" | "flannel" => &[NODES],
+        "kube" | "flannel" | "subnet" => &[NODES],
+        "kubelet" => KUBELET,
         "service" => SERVICE,
         "coredns" => &[SLICES],
         "coredns-pods" => COREDNS,

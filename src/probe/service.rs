@@ -2,7 +2,9 @@
 
 mod all;
 pub(super) mod backends;
+mod ladder;
 mod selector;
+mod unready;
 
 pub use all::{Objects, PortState, Services, every_service};
 
@@ -13,6 +15,7 @@ use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
 use backends::{Backends, SliceText};
 use k8s_openapi::api::core::v1 as core;
+use ladder::Sides;
 use selector::{Labels, Namespace};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,10 +39,23 @@ pub(super) static KIND: Kind = Kind {
         fact("terminating", "count", "of these, addresses whose pod is being deleted"),
         fact("ports_unset", "bool", "slices have addresses but no ports (the targetPort's name matches nothing)"),
         fact("endpoints", "list of text", "ready endpoints, address:port"),
+        fact("target_port", "text", "the port's targetPort: a number or the name of a container's port"),
+        fact(
+            "container_ports",
+            "list of text",
+            "ports of the selected pods, where the slices have none or pods are not ready: `http 6900/TCP`",
+        ),
+        fact("unready_because", "text", "failing condition of the pods that are not ready; empty if none"),
+        fact("warning", "text", "the last warning event about the first of them; empty if none"),
         fact("connect", "text", "`ok` or the errno of a connection to ClusterIP:port"),
         fact("connect_ms", "ms", "how long that took"),
         fact("direct", "text", "`ok` or the errno of a connection to the first ready endpoint; empty if there is none"),
         fact("direct_ms", "ms", "how long that took"),
+        fact("same_node", "text", "the same for a ready endpoint on the vantage's own node; empty if there is none"),
+        fact("other_node", "text", "the same for one on another node; empty if there is none"),
+        fact("by_name", "text", "rcode or errno word of the cluster's DNS server for the service's full name"),
+        fact("name_matches", "bool", "the name's address is the ClusterIP"),
+        fact("parts_at", "text", "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `app`; empty if nowhere"),
     ],
     decode: decode::<Service>,
 };
@@ -75,7 +91,7 @@ type Target = Result<SocketAddrV4, String>;
 impl Probe for Service {
     async fn observe(&self, cx: &Context) -> Observation {
         let mut seen = Observation::default();
-        let (cluster_ip, direct) = match self.look(cx, &mut seen).await {
+        let Targets { cluster_ip, direct, sides } = match self.look(cx, &mut seen).await {
             Ok(targets) => targets,
             // The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
             Err(reason) => match self.documented(cx).filter(|_| self.connect == Connect::Tcp) {
@@ -83,18 +99,22 @@ impl Probe for Service {
                 Some(ip) => {
                     seen.note("error", &reason).note("inventory", format!("ClusterIP {ip} is taken from the inventory"));
                     all_unknown(&mut seen.facts, &reason);
-                    (Ok(SocketAddrV4::new(ip, self.port)), Err(reason))
+                    Targets { cluster_ip: Ok(SocketAddrV4::new(ip, self.port)), direct: Err(reason), sides: None }
                 }
             },
         };
         if self.connect == Connect::None {
-            for path in ["connect", "connect_ms", "direct", "direct_ms"] {
+            for path in ["connect", "connect_ms", "direct", "direct_ms", "same_node", "other_node", "by_name", "name_matches", "parts_at"] {
                 seen.facts.unknown(path, "not asked for");
             }
         } else {
-            let (through, straight) = futures::future::join(attempt(cx, &cluster_ip), attempt(cx, &direct)).await;
+            let name = ladder::name(cx, &self.namespace, &self.name);
+            let (through, straight, name) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name);
+            let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, (word, _))| (*at, word.clone()));
             record(&mut seen, "connect", &cluster_ip, through);
             record(&mut seen, "direct", &direct, straight);
+            ladder::walk(cx, sides.as_ref(), known, &mut seen).await;
+            self.named(&mut seen, name);
         }
         seen
     }
@@ -104,14 +124,34 @@ impl Probe for Service {
     }
 }
 
+/// What is connected to.
+struct Targets {
+    cluster_ip: Target,
+    direct: Target,
+    sides: Option<Sides>,
+}
+
 impl Service {
+    /// What DNS says, and where the paths part. Of a Service that does not exist nothing is expected.
+    fn named(&self, seen: &mut Observation, (rcode, addresses): (String, Vec<Ipv4Addr>)) {
+        let cluster_ip = seen.facts.get("cluster_ip").and_then(Value::as_str).and_then(|ip| ip.parse().ok());
+        match cluster_ip {
+            Some(ip) if rcode == "NOERROR" => _ = seen.facts.set("name_matches", addresses.contains(&ip)),
+            Some(_) => _ = seen.facts.unknown("name_matches", format!("the name was not resolved: {rcode}")),
+            None => _ = seen.facts.unknown("name_matches", "the ClusterIP is not known"),
+        }
+        seen.note("dns", format!("{}.{}: {rcode} {addresses:?}", self.name, self.namespace)).facts.set("by_name", rcode);
+        let parts = ladder::parts_at(&seen.facts);
+        seen.facts.set_or_unknown("parts_at", parts, "the paths do not tell");
+    }
+
     /// The ClusterIP that the inventory states.
     fn documented(&self, cx: &Context) -> Option<Ipv4Addr> {
         cx.inventory.services.iter().find(|s| s.name == self.name && s.namespace == self.namespace)?.cluster_ip
     }
 
     /// Asks the API; returns the targets of the two connections, or why the API did not say anything about the Service.
-    async fn look(&self, cx: &Context, seen: &mut Observation) -> Result<(Target, Target), String> {
+    async fn look(&self, cx: &Context, seen: &mut Observation) -> Result<Targets, String> {
         let api = &kube_client::connected(cx).await?;
         let namespace = kube_client::encode(&self.namespace);
         let path = format!("/api/v1/namespaces/{namespace}/services/{}", kube_client::encode(&self.name));
@@ -124,13 +164,22 @@ impl Service {
         let cluster_ip = service.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default();
         seen.facts.set("cluster_ip", clean(&cluster_ip, 64));
         let entry = backends::service_port(&service, self.port);
+        let target = entry.map(backends::target_port);
+        seen.facts.set_or_unknown("target_port", target, &format!("the service has no port {}", self.port));
         let (slices, ()) = futures::future::join(
             self.slices(api, &namespace),
             select(api, &namespace, service.spec.as_ref().and_then(|s| s.selector.as_ref()), &mut seen.facts),
         )
         .await;
+        let mut sides = None;
         let direct = match (slices, entry) {
-            (Ok(slices), Some(entry)) => count(seen, &backends::collect(&slices, entry.name.as_deref())),
+            (Ok(slices), Some(entry)) => {
+                let backends = backends::collect(&slices, entry.name.as_deref());
+                sides = ladder::sides(cx, &backends.ready, &slices);
+                let direct = count(seen, &backends);
+                self.explain(api, &namespace, &backends, service.spec.as_ref().and_then(|s| s.selector.as_ref()), seen).await;
+                direct
+            }
             (Ok(_), None) => Err(self.no_such_port(seen)),
             (Err(failure), _) => Err(unlisted(seen, &failure)),
         };
@@ -144,7 +193,27 @@ impl Service {
             Err(_) if cluster_ip == "None" => Err("a headless service has no ClusterIP".to_owned()),
             Err(_) => Err("the service has no IPv4 ClusterIP".to_owned()),
         });
-        Ok((through, tcp.and(direct)))
+        Ok(Targets { cluster_ip: through, direct: tcp.and(direct), sides })
+    }
+
+    /// Asks for the pods themselves only where something is wrong with them.
+    async fn explain(&self, api: &Connected, namespace: &str, backends: &Backends, labels: Option<&Labels>, seen: &mut Observation) {
+        match labels.filter(|labels| !labels.is_empty()) {
+            Some(labels) if backends.ports_unset || !backends.not_ready.is_empty() => {
+                unready::explain(api, namespace, labels, &mut seen.facts).await;
+            }
+            Some(_) => {
+                seen.facts
+                    .set("unready_because", "")
+                    .set("warning", "")
+                    .unknown("container_ports", "not asked for: nothing is wrong with the pods");
+            }
+            None => {
+                for path in ["unready_because", "warning", "container_ports"] {
+                    seen.facts.unknown(path, "the service has no selector");
+                }
+            }
+        }
     }
 
     async fn slices(&self, api: &Connected, namespace: &str) -> Result<Vec<SliceText>, Failure> {
@@ -156,32 +225,37 @@ impl Service {
     fn no_such_port(&self, seen: &mut Observation) -> String {
         let reason = format!("the service has no port {}", self.port);
         seen.note("error", &reason);
-        for path in ["ready", "not_ready", "terminating", "ports_unset", "endpoints"] {
-            seen.facts.unknown(path, &reason);
-        }
+        of_endpoints(&mut seen.facts, &reason);
         reason
     }
 }
 
+/// Facts that the slices would have given.
+fn of_endpoints(facts: &mut Facts, reason: &str) {
+    let paths = ["ready", "not_ready", "terminating", "ports_unset", "endpoints", "container_ports", "unready_because", "warning"];
+    for path in paths {
+        facts.unknown(path, reason);
+    }
+}
+
 /// The API knows no such Service.
-fn absent(seen: &mut Observation, failure: &Failure) -> (Target, Target) {
+fn absent(seen: &mut Observation, failure: &Failure) -> Targets {
     let reason = "the service does not exist".to_owned();
     seen.note("http", &failure.word).facts.set("exists", false);
     all_unknown(&mut seen.facts, &reason);
-    (Err(reason.clone()), Err(reason))
+    Targets { cluster_ip: Err(reason.clone()), direct: Err(reason), sides: None }
 }
 
 fn all_unknown(facts: &mut Facts, reason: &str) {
-    for doc in KIND.facts.iter().filter(|doc| !doc.path.starts_with("connect") && !doc.path.starts_with("direct")) {
-        facts.unknown(doc.path, reason);
+    let from_the_api = KIND.facts.iter().map(|doc| doc.path).take_while(|path| *path != "connect");
+    for path in from_the_api {
+        facts.unknown(path, reason);
     }
 }
 
 fn unlisted(seen: &mut Observation, failure: &Failure) -> String {
     seen.note("error", format!("{}\n{}", failure.word, failure.detail).trim_end());
-    for path in ["ready", "not_ready", "terminating", "ports_unset", "endpoints"] {
-        seen.facts.unknown(path, &failure.word);
-    }
+    of_endpoints(&mut seen.facts, &failure.word);
     format!("the endpoints could not be listed: {}", failure.word)
 }
 
@@ -250,130 +324,4 @@ fn record(seen: &mut Observation, path: &str, target: &Target, outcome: Option<(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::kube_client::fake::{Fake, Reply, Tls, context};
-    use super::*;
-    use crate::vantage::Net;
-    use serde_json::json;
-    use std::time::Duration;
-
-    const SERVICE: &str = "/api/v1/namespaces/apps/services/argilla";
-    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/apps/endpointslices";
-    const PODS: &str = "/api/v1/namespaces/apps/pods";
-
-    /// The captured Service with another ClusterIP, port and selector, so that nothing but loopback is connected to.
-    fn service(cluster_ip: &str, port: u16, name: &str) -> Reply {
-        let Reply::Body(_, body) = Reply::capture("list-services") else { unreachable!() };
-        let list: Value = serde_json::from_slice(&body).unwrap();
-        let mut service = list["items"].as_array().unwrap().iter().find(|s| s["metadata"]["name"] == "argilla").unwrap().clone();
-        service["spec"]["clusterIP"] = json!(cluster_ip);
-        service["spec"]["ports"][0]["port"] = json!(port);
-        service["spec"]["selector"] = json!({"app.kubernetes.io/name": name});
-        Reply::Body(200, service.to_string().into_bytes())
-    }
-
-    /// The captured slice with its ready endpoint on loopback.
-    fn slices(port: u16) -> Reply {
-        let Reply::Body(_, body) = Reply::capture("list-endpointslices-label") else { unreachable!() };
-        let text = String::from_utf8(body).unwrap();
-        Reply::Body(200, text.replace("10.42.0.6", "127.0.0.1").replace("6900", &port.to_string()).into_bytes())
-    }
-
-    fn probe(port: u16, connect: &str) -> Box<dyn Probe> {
-        let with = format!("name = 'argilla'\nnamespace = 'apps'\nport = {port}\nconnect = '{connect}'");
-        (KIND.decode)(&toml::from_str(&with).unwrap()).unwrap()
-    }
-
-    async fn observe(routes: &[(&'static str, Reply)], port: u16, connect: &str) -> Value {
-        let fake = Fake::start(&Net::Here, Tls::Good, routes);
-        probe(port, connect).observe(&fake.context(Net::Here, Duration::from_secs(9))).await.facts.to_json()
-    }
-
-    /// A port on loopback that accepts, and the listener that must live as long.
-    fn open_port() -> (std::net::TcpListener, u16) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        (listener, port)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_healthy_service_is_counted_and_connected_to() {
-        let (_listener, port) = open_port();
-        let routes = [(SERVICE, service("127.0.0.1", port, "argilla")), (SLICES, slices(port)), (PODS, Reply::capture("list-pods-rv0"))];
-        let facts = observe(&routes, port, "tcp").await;
-        assert_eq!((&facts["exists"], &facts["cluster_ip"]), (&json!(true), &json!("127.0.0.1")));
-        assert_eq!(facts["selector"], json!("app.kubernetes.io/name=argilla"));
-        assert_eq!((&facts["near_miss"], &facts["ports_unset"]), (&json!(""), &json!(false)));
-        assert!(facts["selector_matches"].as_i64().unwrap() >= 1);
-        assert_eq!((&facts["ready"], &facts["endpoints"]), (&json!(1), &json!([format!("127.0.0.1:{port}")])));
-        assert_eq!((&facts["connect"], &facts["direct"]), (&json!("ok"), &json!("ok")));
-        assert!(facts["connect_ms"].is_f64() && facts["direct_ms"].is_f64());
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_misspelt_selector_has_no_matches_but_a_near_miss() {
-        let empty = Reply::Body(200, br#"{"kind":"EndpointSliceList","metadata":{},"items":[]}"#.to_vec());
-        let routes = [(SERVICE, service("127.0.0.1", 1, "argila")), (SLICES, empty), (PODS, Reply::capture("list-pods-rv0"))];
-        let facts = observe(&routes, 1, "tcp").await;
-        assert_eq!((&facts["selector_matches"], &facts["ready"]), (&json!(0), &json!(0)));
-        assert!(facts["near_miss"].as_str().unwrap().ends_with("app.kubernetes.io/name=argilla"), "{facts}");
-        assert_eq!((&facts["connect"], &facts["direct"]), (&json!("ECONNREFUSED"), &json!("")));
-        assert_eq!(facts["direct_ms"], json!({"unknown": "no endpoint is ready"}));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn pods_that_may_not_be_listed_leave_only_their_facts_unknown() {
-        let routes = [(SERVICE, service("None", 80, "argilla")), (SLICES, slices(6900)), (PODS, Reply::capture("forbidden-pods"))];
-        let facts = observe(&routes, 80, "none").await;
-        for path in ["selector_matches", "near_miss"] {
-            assert_eq!(facts[path], json!({"unknown": "403 Forbidden (list pods)"}));
-        }
-        assert_eq!((&facts["cluster_ip"], &facts["ready"]), (&json!("None"), &json!(1)));
-        assert_eq!(facts["connect"], json!({"unknown": "not asked for"}));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_headless_service_has_nothing_to_connect_to_but_its_backends() {
-        let (_listener, port) = open_port();
-        let routes = [(SERVICE, service("None", port, "argilla")), (SLICES, slices(port)), (PODS, Reply::capture("list-pods-rv0"))];
-        let facts = observe(&routes, port, "tcp").await;
-        assert_eq!(facts["connect"], json!({"unknown": "a headless service has no ClusterIP"}));
-        assert_eq!(facts["direct"], json!("ok"));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_service_that_does_not_exist_is_a_fact() {
-        let facts = observe(&[(SERVICE, Reply::capture("get-service-404"))], 80, "tcp").await;
-        assert_eq!(facts["exists"], json!(false));
-        for path in ["ready", "selector_matches", "connect", "direct_ms"] {
-            assert_eq!(facts[path], json!({"unknown": "the service does not exist"}), "{path}");
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn without_the_api_a_documented_cluster_ip_is_still_connected_to() {
-        let (_listener, port) = open_port();
-        let fake = Fake::start(&Net::Here, Tls::Good, &[(SERVICE, Reply::Silence)]);
-        let mut cx = fake.context(Net::Here, Duration::from_secs(9));
-        let seen = probe(port, "tcp").observe(&cx).await;
-        assert_eq!(seen.could_not_look.unwrap(), "the Kubernetes API did not give the service: TIMEOUT");
-        cx.deadline = tokio::time::Instant::now() + Duration::from_secs(9);
-        let documented = format!("name = 'argilla'\nnamespace = 'apps'\ncluster_ip = '127.0.0.1'\nport = {port}\nprotocol = 'tcp'");
-        let mut inventory = (*cx.inventory).clone();
-        inventory.services.push(toml::from_str(&documented).unwrap());
-        cx.inventory = std::sync::Arc::new(inventory);
-        let facts = probe(port, "tcp").observe(&cx).await.facts.to_json();
-        assert_eq!(facts["connect"], json!("ok"));
-        assert_eq!(facts["exists"], json!({"unknown": "the Kubernetes API did not give the service: TIMEOUT"}));
-        let nowhere = context(Net::Here, None, Duration::from_secs(9));
-        assert!(probe(port, "tcp").observe(&nowhere).await.could_not_look.unwrap().starts_with("no kubeconfig"));
-    }
-
-    #[test]
-    fn arguments_are_typed_and_closed() {
-        let decode = |text: &str| (KIND.decode)(&toml::from_str(text).unwrap()).map(|p| p.target());
-        assert_eq!(decode("name = 'a'\nnamespace = 'b'\nport = 80").unwrap(), "b/a:80");
-        assert!(decode("name = 'a'\nnamespace = 'b'\nport = 80\nconnect = 'udp'").is_err());
-        assert!(decode("name = 'a'\nnamespace = 'b'\nport = 80\nx = 1").is_err());
-    }
-}
+mod tests;

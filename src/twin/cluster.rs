@@ -119,11 +119,16 @@ impl Cluster {
     /// Sets the Ready condition of the pods whose name begins with a prefix.
     pub fn set_pod_ready(&self, namespace: &str, pod_prefix: &str, ready: bool) {
         self.update(|objects| {
+            let mut events = Vec::new();
             objects.each_mut(Resource::Pods, |pod| {
                 if pod["metadata"]["namespace"] == namespace && name_of(pod).starts_with(pod_prefix) {
                     build::set_pod_ready(pod, ready);
+                    events.push(build::unhealthy(pod));
                 }
             });
+            for event in events.into_iter().filter(|_| !ready) {
+                objects.insert(Resource::Events, event);
+            }
         });
     }
 

@@ -11,13 +11,13 @@ use super::nft::{Batch, Hook, Rule};
 use super::overlay::{Daemon, Overlay};
 use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
 use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
-use super::service::pki::{Authority, Validity};
+use super::service::pki::{Authority, User, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
 use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
-use crate::def::inventory::Pod;
+use crate::def::inventory::{Node, Pod};
 use crate::vantage::{Net, UnixAddress, WarpAnswers};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
@@ -64,6 +64,14 @@ struct Kubeconfigs {
     inside: String,
     /// For nodes: as agents join.
     node: String,
+    /// The same, of somebody who may only look at nodes, services and slices.
+    viewer: String,
+}
+
+/// A kubeconfig with the administrator and the viewer.
+fn kubeconfig(authority: &Authority, server: SocketAddrV4) -> Result<String> {
+    let users = [("default", &User::admin()), ("viewer", &User::viewer())];
+    Ok(authority.kubeconfig_of(&users, &format!("https://{server}"), Validity::Current)?)
 }
 
 /// Outside names of the inventory with their addresses.
@@ -103,7 +111,10 @@ impl Servers {
         let authority = Arc::new(Authority::new("fathom twin")?);
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
         let mut portals = Vec::new();
-        let others = outside(net("internet")?, inv, &authority, &mut portals)?;
+        let mut others = outside(net("internet")?, inv, &authority, &mut portals)?;
+        for overlay in overlays {
+            others.push(kubelet(&overlay.wire.net, &overlay.node, &authority)?);
+        }
         let database = inv.databases.first().context("the twin needs a database in the inventory")?;
         let address = SocketAddrV4::new(database.address.context("the twin needs the database's address")?, database.port);
         let crunchy = hosts.get("crunchy").context("the twin has no host crunchy")?;
@@ -112,8 +123,13 @@ impl Servers {
             pgpass: format!("{}:{}:{APPLICATIONS}:{APPLICATIONS}:{password}\n", database.host, database.port),
             database_password: password,
             kubeconfigs: Kubeconfigs {
-                inside: authority.kubeconfig(&format!("https://{}", inv.cluster.api), Validity::Current)?,
-                node: authority.kubeconfig(&format!("https://{}", inv.cluster.api_endpoint), Validity::Current)?,
+                inside: kubeconfig(&authority, inv.cluster.api)?,
+                node: kubeconfig(&authority, inv.cluster.api_endpoint)?,
+                viewer: authority.kubeconfig_of(
+                    &[("viewer", &User::viewer())],
+                    &format!("https://{}", inv.cluster.api_endpoint),
+                    Validity::Current,
+                )?,
             },
             coredns: live::Slot::new(coredns(hosts, cluster, inv, &inv.dns.upstream)?),
             api: live::Slot::new(start_api(hosts, cluster, inv, &authority, Validity::Current)?),
@@ -155,6 +171,11 @@ impl Servers {
         servers.restore_role();
         servers.set_database(true);
         Ok(servers)
+    }
+
+    /// A node's kubeconfig of a user who may only look at nodes, services and endpoint slices.
+    pub fn viewer_kubeconfig(&self) -> &str {
+        &self.kubeconfigs.viewer
     }
 
     /// Source ranges that the documented allowlist holds.
@@ -305,6 +326,13 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
         servers.push(app.serve(internet, address, tls)?);
     }
     Ok(servers)
+}
+
+/// The kubelet of a node: it admits nobody but the API server, whose requests the twin's API answers itself.
+fn kubelet(net: &Net, node: &Node, authority: &Authority) -> Result<ServerHandle> {
+    let tls = authority.server(&[&node.kube_name], &node.tailscale.into_iter().chain([Ipv4Addr::LOCALHOST]).collect::<Vec<_>>())?;
+    let listen = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, api::kubelet::PORT);
+    Ok(apps::App::new("kubelet", "").serve(net, listen, Some(tls))?)
 }
 
 /// The API server, on the node that agents join.

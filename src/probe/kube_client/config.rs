@@ -1,6 +1,7 @@
 //! Which kubeconfig is used, and what is made of it.
 
 use super::failure::{At, Failure, in_full};
+use crate::check::clean;
 use crate::def::Inventory;
 use crate::vantage::{Source, Transport, Vantage, expand_home};
 use kube::Config;
@@ -13,6 +14,8 @@ use std::path::PathBuf;
 pub(super) struct Found {
     /// Where it came from.
     pub(super) source: String,
+    /// Its current context; empty for a pod's service account.
+    pub(super) context: String,
     /// What it says.
     pub(super) config: Config,
 }
@@ -45,7 +48,7 @@ pub(super) fn find(vantage: &Vantage, inventory: &Inventory) -> Result<Found, Mi
     for place in places(vantage, inventory) {
         let source = place.to_string();
         match place.read() {
-            Ok(Some(config)) => return Ok(Found { source, config: trusting(config, vantage) }),
+            Ok(Some((context, config))) => return Ok(Found { source, context, config: trusting(config, vantage) }),
             Ok(None) => tried.push(format!("{source}: not set")),
             Err(KubeconfigError::ReadConfig(e, _)) if e.kind() == ErrorKind::NotFound => tried.push(format!("{source}: no such file")),
             Err(KubeconfigError::ReadConfig(e, _)) => tried.push(format!("{source}: {e}")),
@@ -95,18 +98,19 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
-    fn read(self) -> Result<Option<Config>, KubeconfigError> {
+    fn read(self) -> Result<Option<(String, Config)>, KubeconfigError> {
         match self {
             Self::Text(text) => config_of(Kubeconfig::from_yaml(&text)?).map(Some),
             Self::File(path) => config_of(Kubeconfig::read_from(path)?).map(Some),
             Self::Environment => Kubeconfig::from_env()?.map(config_of).transpose(),
             // Neither the variables nor the token of a pod: it is no pod.
-            Self::InCluster => Ok(Config::incluster().ok()),
+            Self::InCluster => Ok(Config::incluster().ok().map(|config| (String::new(), config))),
         }
     }
 }
 
-fn config_of(kubeconfig: Kubeconfig) -> Result<Config, KubeconfigError> {
+fn config_of(kubeconfig: Kubeconfig) -> Result<(String, Config), KubeconfigError> {
+    let context = kubeconfig.current_context.clone().unwrap_or_default();
     let wants_proxy = kubeconfig.clusters.iter().filter_map(|c| c.cluster.as_ref()).any(|c| c.proxy_url.is_some());
     let options = KubeConfigOptions::default();
     let mut config = tokio::runtime::Handle::current().block_on(Config::from_custom_kubeconfig(kubeconfig, &options))?;
@@ -114,5 +118,19 @@ fn config_of(kubeconfig: Kubeconfig) -> Result<Config, KubeconfigError> {
         // kube also takes HTTPS_PROXY, which is about the web: through a proxy this network would not be what is tested.
         config.proxy_url = None;
     }
-    Ok(config)
+    Ok((context, config))
+}
+
+/// By what the kubeconfig proves who asks. What it is proven with is never told.
+pub(super) fn credentials(config: &Config) -> String {
+    let auth = &config.auth_info;
+    let certificate = auth.client_certificate.is_some() || auth.client_certificate_data.is_some();
+    match (&auth.exec, certificate) {
+        (Some(exec), _) => format!("exec plugin {}", clean(exec.command.as_deref().unwrap_or("without a command"), 120)),
+        (None, true) => "client certificate".to_owned(),
+        _ if auth.token.is_some() || auth.token_file.is_some() => "token".to_owned(),
+        _ if auth.auth_provider.is_some() => "auth provider".to_owned(),
+        _ if auth.username.is_some() => "password".to_owned(),
+        _ => "none".to_owned(),
+    }
 }

@@ -117,8 +117,8 @@ fn ask(net: &Net, what: What, family: u8, body: &[u8]) -> io::Result<Vec<Message
 
 /// What one request gave.
 #[derive(Default)]
-struct Dump {
-    messages: Vec<Message>,
+pub(super) struct Dump {
+    pub(super) messages: Vec<Message>,
     /// It changed while it was listed, so it is a list of nothing that ever was.
     torn: bool,
 }

@@ -1,6 +1,8 @@
 //! What EndpointSlices say about one port of a Service.
 
+use crate::check::clean;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,6 +25,15 @@ pub(in crate::probe) fn service_port(service: &Service, port: u16) -> Option<&Se
     let mut ports: Vec<&ServicePort> = service.spec.iter().flat_map(|s| s.ports.iter().flatten()).collect();
     ports.retain(|p| p.port == i32::from(port));
     ports.iter().copied().find(|p| is_tcp(p)).or(ports.first().copied())
+}
+
+/// A port's target as text: a number or a name; a port without one is its own target.
+pub(super) fn target_port(port: &ServicePort) -> String {
+    match &port.target_port {
+        Some(IntOrString::Int(number)) => number.to_string(),
+        Some(IntOrString::String(name)) => clean(name, 63),
+        None => port.port.to_string(),
+    }
 }
 
 /// TCP is the default protocol.

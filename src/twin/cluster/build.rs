@@ -199,12 +199,13 @@ fn pod_protocol(port_name: &str) -> &'static str {
 
 /// Writes a pod's conditions.
 pub(super) fn set_pod_ready(pod: &mut Value, ready: bool) {
+    let container = pod["spec"]["containers"][0]["name"].as_str().unwrap_or("").to_owned();
     let condition = |kind: &str, status: bool| {
         let mut condition =
             json!({"type": kind, "status": if status { "True" } else { "False" }, "lastProbeTime": null, "lastTransitionTime": CREATED});
         if !status {
             condition["reason"] = json!("ContainersNotReady");
-            condition["message"] = json!("containers with unready status");
+            condition["message"] = json!(format!("containers with unready status: [{container}]"));
         }
         condition
     };
@@ -236,6 +237,20 @@ pub(super) fn set_crash_loop(pod: &mut Value, crashing: bool) {
         container["started"] = json!(true);
     }
     set_pod_ready(pod, !crashing);
+}
+
+/// The event that a kubelet writes when a readiness probe fails.
+pub(super) fn unhealthy(pod: &Value) -> Value {
+    let (namespace, name) = (super::namespace_of(pod), super::name_of(pod));
+    let now = time(Utc::now());
+    json!({
+        "metadata": {"name": format!("{name}.{}", suffix(&format!("event/{namespace}/{name}"), 16)), "namespace": namespace,
+            "uid": null, "resourceVersion": null, "creationTimestamp": now},
+        "involvedObject": {"kind": "Pod", "namespace": namespace, "name": name, "uid": pod["metadata"]["uid"], "apiVersion": "v1"},
+        "reason": "Unhealthy", "message": "Readiness probe failed: HTTP probe failed with statuscode: 503", "type": "Warning",
+        "source": {"component": "kubelet", "host": pod["spec"]["nodeName"]}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        "eventTime": null, "reportingComponent": "kubelet", "reportingInstance": pod["spec"]["nodeName"],
+    })
 }
 
 fn coredns_config(inventory: &Inventory) -> Value {

@@ -7,6 +7,7 @@ mod api_datastore_hung;
 mod api_server_down;
 mod app_not_listening;
 mod br_netfilter_off;
+mod clock_skew;
 mod cloudflared_no_quic;
 mod cloudflared_route_or_origin_dial;
 mod conntrack_full;
@@ -34,6 +35,7 @@ mod kube_proxy_dead;
 mod kube_proxy_rules_missing;
 mod k3s_fallback_8888;
 mod kube_proxy_stale_dnat;
+mod kubelet_path;
 mod magicdns_in_node_resolv;
 mod mtu;
 mod ndots_amplification;
@@ -138,6 +140,9 @@ pub static FAULTS: &[&Fault] = &[
     &api_server_down::FAULT,
     &api_datastore_hung::FAULT,
     &k3s_cert_expired::FAULT,
+    &clock_skew::FAULT,
+    &kubelet_path::TUNNEL,
+    &kubelet_path::CERTIFICATE,
     &coredns_down::FAULT,
     &coredns_loop::FAULT,
     &coredns_single_replica_node_down::FAULT,

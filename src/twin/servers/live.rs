@@ -5,6 +5,7 @@ use crate::def::Inventory;
 use crate::twin::cluster::Cluster;
 use crate::twin::service::ServerHandle;
 use crate::twin::service::api::ApiHandle;
+use crate::twin::service::api::kubelet::Trouble;
 use crate::twin::service::dns::{CoreDnsHandle, serve_failing, serve_outside};
 use crate::twin::service::kube_proxy;
 use crate::twin::service::pki::Validity;
@@ -56,6 +57,16 @@ impl Servers {
     /// Makes the API server's datastore hang, or lets it go on.
     pub fn set_datastore_hung(&self, hung: bool) {
         self.api.with(|api| api.set_datastore_hung(hung));
+    }
+
+    /// Sets how far the clock of the API server's host is ahead.
+    pub fn set_api_clock(&self, ahead: chrono::TimeDelta) {
+        self.api.with(|api| api.set_clock_ahead(ahead));
+    }
+
+    /// Breaks the way from the API server to the kubelet of a node's address, or mends it.
+    pub fn set_kubelet(&self, node: Ipv4Addr, trouble: Option<Trouble>) {
+        self.api.with(|api| api.set_kubelet(node, trouble));
     }
 
     /// Stops CoreDNS: its process is gone, its pod stays.

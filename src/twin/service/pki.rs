@@ -57,6 +57,8 @@ pub enum Validity {
     /// From yesterday for a year.
     #[default]
     Current,
+    /// From tomorrow for a year, as one that a server whose clock is ahead has just made.
+    NotYet,
     /// For a year until yesterday, as a K3s certificate that nobody renewed.
     Expired,
 }
@@ -236,6 +238,7 @@ fn set_validity(params: &mut CertificateParams, validity: Validity) {
     let yesterday = today - Days::new(1);
     let (from, until) = match validity {
         Validity::Current => (yesterday, today + Days::new(365)),
+        Validity::NotYet => (today + Days::new(1), today + Days::new(366)),
         Validity::Expired => (yesterday - Days::new(365), yesterday),
     };
     let date = |d: chrono::NaiveDate| date_time_ymd(d.year(), u8::try_from(d.month()).unwrap_or(1), u8::try_from(d.day()).unwrap_or(1));
