@@ -51,7 +51,8 @@ pub(super) async fn name(cx: &Context, namespace: &str, service: &str) -> (Strin
     let Ok(name) = Name::from_ascii(&text) else { return ("not a name".to_owned(), Vec::new()) };
     let server = SocketAddrV4::new(cx.inventory.dns.nameserver, 53);
     let reply = ask(&cx.vantage.net, server, &name, Transport::default(), cx.deadline).await;
-    (reply.rcode, reply.addresses)
+    let addresses = reply.addresses.into_iter().filter_map(|a| if let std::net::IpAddr::V4(a) = a { Some(a) } else { None }).collect();
+    (reply.rcode, addresses)
 }
 
 /// Where the paths part, from facts that are known: `dns`, `kube-proxy`, `cni` or `app`; empty if nowhere. A pod that does not
