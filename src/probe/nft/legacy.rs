@@ -202,10 +202,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Whether a table is loaded in the network of this thread. Without the module there is no such file.
+///
+/// The file may belong to somebody else although nf_tables could be listed: then this is a user namespace of our own, and so is the
+/// network, in which nobody has loaded any.
 fn loaded(name: &str) -> io::Result<bool> {
     match std::fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
         Ok(text) => Ok(text.lines().any(|line| line.trim() == name)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(false),
         Err(error) => Err(error),
     }
 }
