@@ -181,7 +181,7 @@ pub fn offered(screen: &Screen, busy: bool) -> Vec<Action> {
         Screen::Checks(_) => &[Action::Open, Action::Back, Action::Explain, Action::FailuresOnly, Action::Filter, Action::NextFailure],
         Screen::Check(_) => &[Action::Back, Action::Explain, Action::Evidence, Action::Describe, Action::NextFailure, Action::Overview],
         Screen::Explain => &[Action::Back, Action::Verify, Action::Overview, Action::NextFailure],
-        Screen::Bench => &[Action::Open, Action::Back],
+        Screen::Bench => &[Action::Back, Action::Overview],
         Screen::Describe(_) | Screen::Help | Screen::Matrix | Screen::Log => &[Action::Back, Action::Overview, Action::NextFailure],
     });
     match screen {

@@ -39,6 +39,8 @@ pub struct Live {
     pub again: Option<(String, BTreeSet<String>)>,
     /// The last changes in words.
     pub last: Option<String>,
+    /// Whether verdicts of different times stand side by side: only some checks were looked at again.
+    pub mixed: bool,
 }
 
 impl Live {
@@ -73,6 +75,7 @@ impl Live {
     /// Checks are looked at again.
     pub fn begins(&mut self, because: &str, ids: &[String]) {
         self.again = Some((because.to_owned(), ids.iter().cloned().collect()));
+        self.mixed = true;
     }
 
     /// A check has its new verdict.
@@ -86,6 +89,7 @@ impl Live {
     pub fn ends(&mut self, complete: bool) {
         self.again = None;
         if complete && self.renewing == self.changed_at {
+            self.mixed &= self.changed_at.is_none();
             self.changed_at = None;
         }
         self.renewing = None;
@@ -109,6 +113,7 @@ impl Live {
         self.renewing = None;
         self.again = None;
         self.last = None;
+        self.mixed = false;
     }
 }
 

@@ -80,6 +80,8 @@ pub(super) fn pause(model: &mut Model) -> Vec<Effect> {
 /// A change was noticed.
 pub(super) fn changed(model: &mut Model, change: Change, at: DateTime<Utc>) -> Vec<Effect> {
     model.log.word(at, format!("changed: {change}"));
+    // What was said before must not hide it.
+    model.notice = None;
     let first = model.live.note(change, at);
     if first { after(model) } else { Vec::new() }
 }

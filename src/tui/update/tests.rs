@@ -199,10 +199,12 @@ fn a_change_is_told_and_looked_at_and_then_everything_older() {
     assert!(model.is_busy());
     assert_eq!(model.live.says().unwrap(), "changed: flannel.1 deleted on calypso, re-checking 1 check");
     assert_eq!(finish(&mut model, false), [Effect::Wait(Wait::Quiet)]);
+    assert!(model.live.mixed);
     assert_eq!(update(&mut model, Msg::Waited), [Effect::Again(Again::Older(fixture::at(8001)))]);
     again(&mut model, &["postgres[tethys]"]);
     assert_eq!(finish(&mut model, false), []);
     assert_eq!(model.live.says().unwrap(), "changed: flannel.1 deleted on calypso, re-checked");
+    assert!(!model.live.mixed, "nothing is older than the change");
     press(&mut model, "j");
     assert_eq!(model.live.says(), None);
 }

@@ -21,7 +21,7 @@ pub(super) fn draw(model: &Model, area: Rect, wide: bool, buffer: &mut Buffer) {
     paint::lines(&model.theme, &lines, inner, buffer);
 }
 
-/// `1 of 2 · 1 failing check unexplained`.
+/// `1 of 2 · 1 unexplained`, and how far the facts can be trusted to belong together.
 fn position(model: &Model) -> String {
     let Some(report) = &model.report else { return String::new() };
     let mut parts = Vec::new();
@@ -33,6 +33,8 @@ fn position(model: &Model) -> String {
     }
     if model.is_busy() {
         parts.push("so far".to_owned());
+    } else if model.live.mixed {
+        parts.push("checks of different times: R renews all".to_owned());
     }
     parts.join(" · ")
 }

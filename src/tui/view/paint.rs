@@ -138,6 +138,8 @@ pub(super) fn in_ascii(buffer: &mut Buffer) {
 fn frame_ascii(c: char) -> char {
     match c {
         '┌' | '┬' | '└' | '├' => '+',
+        '█' => '#',
+        '░' => '.',
         c => text::ascii(c),
     }
 }
