@@ -140,7 +140,8 @@ mod tests {
     fn other_settings_are_not_compared() {
         use super::super::plan::{Input, Load};
         let serving = |max_model_len| Some(Serving { models: vec!["m".into()], max_model_len });
-        let changes: [(fn(&mut Report), &str); 7] = [
+        type Change = (fn(&mut Report), &'static str);
+        let changes: [Change; 7] = [
             (|r| r.plan.output_tokens += 1, "the output length"),
             (|r| r.plan.prompt_words += 1, "the prompt length"),
             (|r| r.plan.model = "other".into(), "the model"),

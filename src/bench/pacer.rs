@@ -171,7 +171,7 @@ impl Server {
             for connection in &mut self.connections {
                 self.book.extend(connection.write(self.pace.interval));
             }
-            self.connections.retain(|c| !c.gone && !(c.close && c.answer.is_none() && c.output.is_empty()));
+            self.connections.retain(|c| !(c.gone || c.close && c.answer.is_none() && c.output.is_empty()));
         }
         Ok(self.book)
     }
@@ -261,7 +261,7 @@ impl Connection {
         self.flush();
         while self.output.is_empty() {
             let now = Instant::now();
-            let Some(answer) = self.answer.as_mut().filter(|a| a.scheduled.is_some() && a.due <= now) else { return None };
+            let answer = self.answer.as_mut().filter(|a| a.scheduled.is_some() && a.due <= now)?;
             answer.token(&mut self.output, now);
             answer.due += interval;
             let truth = (answer.written == answer.tokens).then(|| answer.truth());

@@ -56,7 +56,7 @@ impl Live {
     }
 
     /// What to look at now: first what reads the changed state, then whatever was seen before the change.
-    pub fn next(&mut self) -> Option<Again> {
+    pub fn next_again(&mut self) -> Option<Again> {
         if self.paused {
             return None;
         }

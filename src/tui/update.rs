@@ -95,27 +95,47 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             typed(model).into_iter().for_each(|line| line.extend(text.chars().filter(|c| !c.is_control()).take(LONGEST)));
             Vec::new()
         }
-        Msg::Resize(columns, rows) => nothing(model.size = (columns, rows)),
+        Msg::Resize(columns, rows) => {
+            model.size = (columns, rows);
+            Vec::new()
+        }
         Msg::Run(event) => on_event(model, &event),
-        Msg::RunEnded => nothing(model.lost = model.run.finished_at.is_none()),
-        Msg::Report(report) => nothing(model.report = Some(*report)),
+        Msg::RunEnded => {
+            model.lost = model.run.finished_at.is_none();
+            Vec::new()
+        }
+        Msg::Report(report) => {
+            model.report = Some(*report);
+            Vec::new()
+        }
         Msg::Tick(now) => {
             model.now = now;
             model.spin = model.spin.wrapping_add(1);
             Vec::new()
         }
         Msg::Changed(change, at) => again::changed(model, change, at),
-        Msg::Watched => nothing(model.live.watching = Watching::On),
+        Msg::Watched => {
+            model.live.watching = Watching::On;
+            Vec::new()
+        }
         Msg::Unwatched(why) => {
             model.log.word(model.now, format!("changes are not noticed: {why}"));
-            nothing(model.live.watching = Watching::Not(why))
+            model.live.watching = Watching::Not(why);
+            Vec::new()
         }
         Msg::Waited => again::waited(model),
-        Msg::Described(id, Some(text)) => nothing(model.described = Some((id, text))),
-        Msg::Described(id, None) => nothing(model.notice = Some(format!("nothing is known about {id}"))),
+        Msg::Described(id, Some(text)) => {
+            model.described = Some((id, text));
+            Vec::new()
+        }
+        Msg::Described(id, None) => {
+            model.notice = Some(format!("nothing is known about {id}"));
+            Vec::new()
+        }
         Msg::Said(word) => {
             model.log.word(model.now, word.clone());
-            nothing(model.notice = Some(word))
+            model.notice = Some(word);
+            Vec::new()
         }
         Msg::Bench(news) => {
             model.bench.take(*news);
@@ -124,10 +144,6 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
     };
     settle(model);
     effects
-}
-
-fn nothing((): ()) -> Vec<Effect> {
-    Vec::new()
 }
 
 fn on_event(model: &mut Model, event: &RunEvent) -> Vec<Effect> {

@@ -155,7 +155,7 @@ async fn it_stops_when_requests_of_others_begin_to_wait() {
     };
     assert_eq!(report.stopped.as_deref(), Some("foreign-wait"));
     let done = report.figures.complete;
-    assert!(done >= 2 && done < 1000 && report.exit_code == 3, "{done} {}", report.exit_code);
+    assert!((2..1000).contains(&done) && report.exit_code == 3, "{done} {}", report.exit_code);
 }
 
 #[tokio::test]

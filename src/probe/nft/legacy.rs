@@ -189,8 +189,11 @@ impl Entry {
     }
 }
 
-/// A match or target: name, revision, data; and its length.
-fn part(bytes: &[u8]) -> Option<((String, u32, &[u8]), usize)> {
+/// A match or target: name, revision, data.
+type Part<'a> = (String, u32, &'a [u8]);
+
+/// The first one of a list, and its length.
+fn part(bytes: &[u8]) -> Option<(Part<'_>, usize)> {
     let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
     let whole = bytes.get(..length).filter(|b| b.len() >= PART)?;
     Some(((text(&whole[2..31]), u32::from(whole[31]), &whole[PART..]), length))

@@ -58,7 +58,7 @@ fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
 /// Where a `DNAT` target leads, if that is one address; a port that it does not name is the packet's own.
 fn dnat(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
     let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
-    let octets = |n: usize| Some(<[u8; 4]>::try_from(info.get(n..n + 4)?).ok()?);
+    let octets = |n: usize| <[u8; 4]>::try_from(info.get(n..n + 4)?).ok();
     let named = |n: usize| Some(u16::from_be_bytes(info.get(n..n + 2)?.try_into().ok()?));
     // Revision 0: struct nf_nat_ipv4_multi_range_compat; later ones: struct nf_nat_range and nf_nat_range2. First and last each.
     let (flags, addresses, ports) = if revision == 0 { (word(4)?, (8, 12), (16, 18)) } else { (word(0)?, (4, 20), (36, 38)) };

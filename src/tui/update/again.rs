@@ -99,5 +99,5 @@ pub(super) fn waited(model: &mut Model) -> Vec<Effect> {
     if model.moves() || model.phase() == Phase::Lost {
         return Vec::new();
     }
-    model.live.next().map(Effect::Again).into_iter().collect()
+    model.live.next_again().map(Effect::Again).into_iter().collect()
 }

@@ -30,13 +30,13 @@ fn verdict(code: i32, chain: &str) -> Attrs {
 }
 
 impl Rule {
-    fn to_chain(self, code: i32, chain: &str) -> Self {
+    fn lead(self, code: i32, chain: &str) -> Self {
         self.expr("immediate", &Attrs::default().u32(1, 0).nest(2, &verdict(code, chain)))
     }
 
     /// Goes through a chain and comes back.
     pub fn jump(self, chain: &str) -> Self {
-        self.to_chain(JUMP, chain)
+        self.lead(JUMP, chain)
     }
 
     /// The first packet of a connection (`ct state new`).
