@@ -35,8 +35,8 @@ const FIRST_TOKEN: Duration = Duration::from_millis(40);
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    let sections: [(&str, fn() -> bool); 5] =
-        [("memory", memory), ("accuracy", accuracy), ("shared", shared), ("cost", cost), ("others", others)];
+    type Section = (&'static str, fn() -> bool);
+    let sections: [Section; 5] = [("memory", memory), ("accuracy", accuracy), ("shared", shared), ("cost", cost), ("others", others)];
     let mut good = true;
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
@@ -193,7 +193,7 @@ fn cost() -> bool {
         let tokens: u64 = book.iter().map(|t| u64::from(t.tokens)).sum();
         let (c, validity) = (&driven.client, judge(&driven.client));
         let running = c.running_ms.unwrap_or(f64::NAN);
-        let asked = if interval_us == 0 { "all".to_owned() } else { (64_000_000 / interval_us).to_string() };
+        let asked = 64_000_000_u64.checked_div(interval_us).map_or("all".to_owned(), |rate| rate.to_string());
         println!(
             "{asked:>10} {:>10.0} {:>7.1} {:>10.2} {:>7.2}  {}",
             tokens as f64 / c.window_ms * 1000.0,

@@ -30,10 +30,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Longest wait for one whole answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,22 +146,29 @@ impl KubeApi {
         config::credentials(&self.config)
     }
 
-    /// The certificate that the server shows (DER), also one that is not to be trusted, and how far its clock is ahead. For the
-    /// latter `/version` is asked for without credentials: whatever the answer, it has a date.
-    pub(crate) async fn server_shows(&self) -> Option<(Vec<u8>, Option<f64>)> {
+    /// The certificate that the server shows (DER), also one that is not to be trusted.
+    pub(crate) async fn server_certificate(&self) -> Option<Vec<u8>> {
+        let (_, recorder) = self.untrusted().await?;
+        recorder.seen().map(|seen| seen.certificate.to_vec())
+    }
+
+    /// How far the clock of a server is ahead whose certificate is refused: it is asked for `/version` without credentials, and
+    /// whatever it answers has a date.
+    pub(crate) async fn clock_ahead_s(&self) -> Option<f64> {
+        let (session, _) = self.untrusted().await?;
+        clock::of_untrusted(session?, self.config.cluster_url.host()?, self.deadline.min(Instant::now() + HANDSHAKE_TIMEOUT)).await
+    }
+
+    /// A TLS session with whoever is there, and what was shown in the handshake. Some servers end the session without a client
+    /// certificate; theirs has been seen by then.
+    async fn untrusted(&self) -> Option<(Option<TlsStream<TcpStream>>, Arc<tls::Recorder>)> {
         let address = self.address().await.ok().flatten()?;
         let (stream, _) = net::connect(&self.net, address, self.deadline).await.ok()?;
         let (config, recorder) = tls::recording(None).ok()?;
-        let host = self.config.cluster_url.host()?.to_owned();
-        let name = ServerName::try_from(host.clone()).ok()?;
+        let name = ServerName::try_from(self.config.cluster_url.host()?.to_owned()).ok()?;
         let until = self.deadline.min(Instant::now() + HANDSHAKE_TIMEOUT);
-        // Some servers end the session without a client certificate; theirs has been seen by then.
-        let session = timeout_at(until, TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream)).await;
-        let ahead = match session {
-            Ok(Ok(session)) => clock::of_untrusted(session, &host, until).await,
-            Ok(Err(_)) | Err(_) => None,
-        };
-        recorder.seen().map(|seen| (seen.certificate.to_vec(), ahead))
+        let session = timeout_at(until, TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
+        Some((session.ok().and_then(Result::ok), recorder))
     }
 
     /// The client certificate of the kubeconfig (DER).

@@ -64,7 +64,7 @@ impl Connected {
         loop {
             let from = if token.is_empty() { String::new() } else { format!("&continue={}", encode(&token)) };
             let answer = match self.get_as(&format!("{path}{first}limit={limit}{from}"), shape.accept()).await {
-                Err(failure) if failure.at == At::TooLarge && limit > 8 => {
+                Err(failure) if failure.at == At::TooLarge && limit > 100 => {
                     limit /= 2;
                     continue;
                 }

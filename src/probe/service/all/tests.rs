@@ -134,10 +134,10 @@ async fn hostile_servers_cost_a_bounded_time_and_a_bounded_memory() {
     ] {
         let began = Instant::now();
         let routes = [(SERVICES, reply), (SLICES, paged(1, slice)), (PODS, paged(1, pod))];
-        let all = ask(&routes, Duration::from_secs(3)).await;
+        let all = ask(&routes, Duration::from_secs(20)).await;
         assert_eq!(all.unknown, [expected]);
-        assert!(began.elapsed() < Duration::from_secs(6), "{expected} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(22), "{expected} took {:?}", began.elapsed());
     }
     let sent = sent.load(Ordering::Relaxed);
-    assert!(sent < 120 << 20, "{sent} bytes of an endless body were taken");
+    assert!(sent < 60 << 20, "{sent} bytes of an endless body were taken");
 }
