@@ -32,6 +32,8 @@ use tokio::sync::watch;
 const SERVER: usize = 0;
 const CLIENT: usize = 1;
 const FIRST_TOKEN: Duration = Duration::from_millis(40);
+/// How far a valid figure may be from the truth, ms and as a share.
+const TOLERANCE: (f64, f64) = (1.0, 0.01);
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
@@ -94,7 +96,7 @@ fn examine(case: Case, driven: &Driven, book: &[Truth]) -> (bool, Validity) {
     let tpot = Held::of(book.iter().filter_map(|t| t.tpot_ms).collect(), seen(|s| s.tpot_ms));
     let e2e = Held::of(book.iter().map(|t| t.e2e_ms).collect(), seen(|s| s.e2e_ms));
     let complete = driven.samples.iter().filter(|s| s.complete()).count();
-    let right = ttft.right() && tpot.right() && e2e.right() && complete == book.len();
+    let right = [&ttft, &tpot, &e2e].iter().all(|held| held.within(TOLERANCE)) && complete == book.len();
     let (c, validity) = (&driven.client, judge(&driven.client));
     let share = |part: Option<f64>| part.unwrap_or(f64::NAN) / c.window_ms * 100.0;
     println!(

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::client::{self, Done, Job, Target};
-use super::host::{self, Schedstat};
+use super::host::{Metronome, Schedstat};
 use super::judge::Client;
 use super::plan::{Input, Load, Plan};
 use super::prompt;
@@ -141,7 +141,7 @@ async fn run(
     progress: Arc<Progress>,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> io::Result<Driven> {
-    let mut beats = host::metronome()?;
+    let mut metronome = Metronome::start()?;
     let limit = match plan.load {
         Load::Closed { concurrency } => concurrency as usize,
         Load::Open { .. } => MOST_IN_FLIGHT,
@@ -151,8 +151,8 @@ async fn run(
     let lag = Arc::new(Mutex::new(Vec::new()));
     let lags = lag.clone();
     let listener = tokio::spawn(async move {
-        while let Some(beat) = beats.recv().await {
-            lags.lock().unwrap_or_else(PoisonError::into_inner).push(beat.elapsed().as_secs_f64() * 1000.0);
+        while let Some(lag) = metronome.lag().await {
+            lags.lock().unwrap_or_else(PoisonError::into_inner).push(lag);
         }
     });
     // A moment for the feeder to prepare what an open loop needs first.

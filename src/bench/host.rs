@@ -1,7 +1,10 @@
 //! What the kernel tells about the client's own thread.
 
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream as Socket;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// `/proc/thread-self/schedstat` (kernel documentation, scheduler/sched-stats): nanoseconds on a processor, nanoseconds
@@ -39,18 +42,41 @@ impl Schedstat {
 /// Between two signals of the metronome.
 const BEAT: Duration = Duration::from_millis(5);
 
-/// Signals from a thread of its own, each with its time: how late the client's loop answers one is how late it would
-/// answer a socket. The thread ends with the receiver.
-pub(super) fn metronome() -> std::io::Result<mpsc::Receiver<Instant>> {
-    let (beats, receiver) = mpsc::channel(4096);
-    std::thread::Builder::new().name("bench-metronome".to_owned()).spawn(move || {
-        while !beats.is_closed() {
-            std::thread::sleep(BEAT);
-            // A full channel is a loop that stands still; its oldest signals show that.
-            let _ = beats.try_send(Instant::now());
-        }
-    })?;
-    Ok(receiver)
+/// Signals from a thread of its own, each with its time. They come through a socket, as tokens do: how late the client's
+/// loop reads one is how late it reads a token. (A channel would wake the loop past the queue of ready sockets, and hide it.)
+pub(super) struct Metronome {
+    began: Instant,
+    signals: UnixStream,
+}
+
+impl Metronome {
+    /// Starts it; the thread ends with this.
+    pub(super) fn start() -> io::Result<Self> {
+        let (mut ours, theirs) = Socket::pair()?;
+        ours.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        let began = Instant::now();
+        std::thread::Builder::new().name("bench-metronome".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(BEAT);
+                let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                match ours.write(&nanos.to_be_bytes()) {
+                    Ok(8) => {}
+                    // A full socket is a loop that stands still; its oldest signals show that.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return,
+                }
+            }
+        })?;
+        Ok(Self { began, signals: UnixStream::from_std(theirs)? })
+    }
+
+    /// How late the next signal is read, ms; `None` once there are no more.
+    pub(super) async fn lag(&mut self) -> Option<f64> {
+        let nanos = self.signals.read_u64().await.ok()?;
+        let sent = self.began + Duration::from_nanos(nanos);
+        Some(sent.elapsed().as_secs_f64() * 1000.0)
+    }
 }
 
 #[cfg(test)]

@@ -83,9 +83,6 @@ impl Pacer {
     }
 }
 
-/// How far a client's figure may be from the truth, ms and as a share: the greater of both.
-pub(crate) const TOLERANCE: (f64, f64) = (1.0, 0.01);
-
 /// A latency by both sides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
@@ -116,9 +113,9 @@ impl Held {
             .unwrap_or(0.0)
     }
 
-    /// Whether every one is within the tolerance; what is not a number is not.
-    pub(crate) fn right(&self) -> bool {
-        [self.p50, self.p90, self.mean].into_iter().all(|(truth, seen)| (seen - truth).abs() <= TOLERANCE.0.max(truth * TOLERANCE.1))
+    /// Whether every one is as near the truth as this, in ms or as a share of it: the greater of both. What is not a number is not.
+    pub(crate) fn within(&self, (ms, share): (f64, f64)) -> bool {
+        [self.p50, self.p90, self.mean].into_iter().all(|(truth, seen)| (seen - truth).abs() <= ms.max(truth * share))
     }
 }
 

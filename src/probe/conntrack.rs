@@ -1,17 +1,14 @@
 //! `conntrack`: how full the connection tracking table is, and whether one new flow still finds a place in it.
 
-use super::counters::{column_sum, read_net};
+use super::counters::Snapshot;
 use super::net::errno_word;
 use super::{Context, Kind, Probe, decode, fact};
-use crate::check::Observation;
+use crate::check::{Facts, Observation};
 use crate::vantage::Net;
 use async_trait::async_trait;
 use serde::Deserialize;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
-
-/// Fact and column of `/proc/net/stat/nf_conntrack`.
-const RISES: &[(&str, &str)] = &[("dropped", "drop"), ("early_dropped", "early_drop"), ("insert_failed", "insert_failed")];
 
 /// How full the connection tracking table is, and whether one new flow still finds a place in it.
 pub(super) static KIND: Kind = Kind {
@@ -61,22 +58,16 @@ impl Probe for Conntrack {
         let facts = &mut seen.facts;
         facts.set("tracked", true).set("count", count).set("max", max);
         facts.set_or_unknown("used_percent", (count * 100).checked_div(max), "nf_conntrack_max is 0: there is no bound");
-        let before = totals(net);
+        let before = Snapshot::conntrack_of(net);
         let flow = new_flow(net);
-        let after = totals(net);
+        let after = Snapshot::conntrack_of(net);
         seen.note("flow", format!("one datagram to a closed loopback port: {flow}"));
         seen.facts.set("new_flow", flow);
-        for (at, (fact, _)) in RISES.iter().enumerate() {
-            let rise = before.as_ref().and_then(|b| after.as_ref().map(|a| a[at].saturating_sub(b[at])));
-            match rise {
-                Ok(rise) => _ = seen.facts.set(fact, rise),
-                Err(reason) => _ = seen.facts.unknown(fact, reason),
-            }
+        for fact in ["dropped", "early_dropped", "insert_failed"] {
+            rise(&mut seen.facts, fact, &before, &after);
         }
-        match after {
-            Ok(after) => _ = seen.facts.set("dropped_total", after[0]),
-            Err(reason) => _ = seen.facts.unknown("dropped_total", &reason),
-        }
+        let dropped = after.values.get("conntrack.dropped").copied();
+        seen.facts.set_or_unknown("dropped_total", dropped, after.unknown.get("conntrack.dropped").map_or("", String::as_str));
         seen
     }
 
@@ -90,10 +81,12 @@ fn setting(net: &Net, name: &str) -> io::Result<u64> {
     text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Totals in the order of [`RISES`].
-fn totals(net: &Net) -> Result<Vec<u64>, String> {
-    let text = read_net(net, "stat/nf_conntrack")?;
-    RISES.iter().map(|(_, column)| column_sum(&text, column).ok_or(format!("conntrack does not count {column}"))).collect()
+/// How much a counter has risen.
+fn rise(facts: &mut Facts, fact: &str, before: &Snapshot, after: &Snapshot) {
+    let name = format!("conntrack.{fact}");
+    let rise = before.values.get(&name).zip(after.values.get(&name)).map(|(before, after)| after.saturating_sub(*before));
+    let reason = [before, after].iter().find_map(|snapshot| snapshot.unknown.get(&name)).map_or("", String::as_str);
+    facts.set_or_unknown(fact, rise, reason);
 }
 
 /// A flow that never existed before: a fresh source port to the discard port of loopback. It does not leave the host.

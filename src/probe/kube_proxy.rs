@@ -48,7 +48,11 @@ pub(super) static KIND: Kind = Kind {
         fact("endpoints", "list of text", "ready endpoints by the EndpointSlices"),
         fact("stale", "list of text", "targets that the slices do not list as ready or terminating"),
         fact("missing", "list of text", "ready endpoints that no rule leads to"),
-        fact("in_step", "bool", "the rules lead to the ready endpoints and nowhere else"),
+        fact(
+            "in_step",
+            "bool",
+            "the node's own connections are led to the ready endpoints and nowhere else; a difference counts if it lasts 2 s",
+        ),
         fact("healthz", "text", "kube-proxy's health on the node's loopback (port 10256): `ok`, the HTTP status or the errno word"),
         fact("mode", "text", "the mode that it says it runs in (port 10249): `nftables`, `iptables`, `ipvs`"),
         fact("synced_s_ago", "s", "age of its last sync"),
@@ -91,17 +95,23 @@ impl Probe for KubeProxy {
 }
 
 impl KubeProxy {
-    /// Rules and slices; a second time if they differ.
+    /// Rules and slices; a second time if they differ: kube-proxy may be about to write.
     async fn compared(&self, cx: &Context) -> Observation {
-        let first = self.look(cx).await;
-        // Only a difference that lasts is one: kube-proxy may be about to write.
-        let differs = first.facts.to_json()["in_step"] == false;
-        if !differs || cx.deadline.saturating_duration_since(tokio::time::Instant::now()) < SYNC * 2 {
+        let mut first = self.look(cx).await;
+        if !differs(&first) {
+            return first;
+        }
+        if cx.deadline.saturating_duration_since(tokio::time::Instant::now()) < SYNC * 2 {
+            first.facts.unknown("in_step", "rules and slices differed, and there was no time to see whether that lasts");
             return first;
         }
         tokio::time::sleep(SYNC).await;
         let mut second = self.look(cx).await;
-        second.note("again", format!("the same difference was there {} s before", SYNC.as_secs()));
+        if differs(&second) && ["stale", "missing"].iter().any(|path| first.facts.get(path) != second.facts.get(path)) {
+            second.facts.unknown("in_step", "rules and slices differ in another way than 2 s before: they are changing");
+        } else if differs(&second) {
+            second.note("again", format!("the same difference was there {} s before", SYNC.as_secs()));
+        }
         second
     }
 
@@ -115,7 +125,7 @@ impl KubeProxy {
         let packet = Packet { to: cluster_ip, port: self.port, protocol: if self.protocol == Protocol::Udp { 17 } else { 6 } };
         let net = cx.vantage.net.clone();
         let followed = tokio::task::spawn_blocking(move || follow(&net, packet)).await;
-        let (own, of_pods) = match followed.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {
+        let (own, of_pods, written) = match followed.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {
             Ok(ways) => ways,
             Err(reason) => return Observation::could_not_look(reason),
         };
@@ -124,7 +134,7 @@ impl KubeProxy {
         seen.note("asked", format!("first packet of a connection to {}:{}/{protocol}", packet.to, packet.port));
         describe(&mut seen, &own, &of_pods);
         match wanted {
-            Ok(wanted) => compare(&mut seen, &wanted, &own),
+            Ok(wanted) => compare(&mut seen, &wanted, &own, written),
             Err(reason) => {
                 seen.note("error", &reason);
                 for path in ["endpoints", "stale", "missing", "in_step"] {
@@ -168,11 +178,16 @@ async fn list(api: &Connected, path: &str) -> Result<Vec<SliceText>, String> {
     api.list(path, "list endpointslices").await.map_err(|failure| format!("the endpoints could not be listed: {}", failure.word))
 }
 
-/// Ways of the node's own packets and of its pods'.
-fn follow(net: &crate::vantage::Net, packet: Packet) -> Result<(Ways, Ways), String> {
+fn differs(seen: &Observation) -> bool {
+    seen.facts.get("in_step").and_then(|value| value.as_bool()) == Some(false)
+}
+
+/// Ways of the node's own packets and of its pods', and whether kube-proxy has written any rules here.
+fn follow(net: &crate::vantage::Net, packet: Packet) -> Result<(Ways, Ways, bool), String> {
     let mut walker = Walker::read(net).map_err(|e| nft::refused(&e))?;
     let mut ways = |hook| walker.ways(packet, hook).map_err(|e| format!("cannot follow the rules for {}:{}: {e}", packet.to, packet.port));
-    Ok((ways(OUTPUT)?, ways(PREROUTING)?))
+    let (own, of_pods) = (ways(OUTPUT)?, ways(PREROUTING)?);
+    Ok((own, of_pods, walker.holds_kube_proxys()))
 }
 
 fn texts<'a>(addresses: impl Iterator<Item = &'a SocketAddrV4>) -> Vec<String> {
@@ -214,12 +229,18 @@ fn set_targets(facts: &mut Facts, path: &str, ways: &Ways) {
     }
 }
 
-fn compare(seen: &mut Observation, wanted: &Wanted, own: &Ways) {
+fn compare(seen: &mut Observation, wanted: &Wanted, own: &Ways, written: bool) {
     let ready = &wanted.backends.ready;
     let facts = &mut seen.facts;
     facts.set("endpoints", texts(ready.iter()));
-    if own.unread {
-        let reason = "a rule translates to a target that could not be read";
+    let undecided = match (own.unread, written || !own.targets.is_empty()) {
+        (true, _) => Some("a rule translates to a target that could not be read"),
+        (false, false) => {
+            Some("there are no rules of kube-proxy's nftables or iptables mode at all: IPVS or another program may lead services")
+        }
+        (false, true) => None,
+    };
+    if let Some(reason) = undecided {
         facts.unknown("stale", reason).unknown("missing", reason).unknown("in_step", reason);
         return;
     }
@@ -257,7 +278,7 @@ mod tests {
         let own = Ways { targets: targets.iter().map(|a| address(a)).collect(), unread, ..Ways::default() };
         let mut seen = Observation::default();
         describe(&mut seen, &own, &Ways::default());
-        compare(&mut seen, &Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial }, &own);
+        compare(&mut seen, &Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial }, &own, true);
         seen.facts.to_json()
     }
 
@@ -287,6 +308,16 @@ mod tests {
         assert_eq!(own["in_step"], json!({"unknown": "internalTrafficPolicy is Local"}));
         let stale = facts(&["10.42.0.6:80"], &["10.42.0.9:80"], "internalTrafficPolicy is Local", false);
         assert_eq!(stale["in_step"], json!(false));
+    }
+
+    #[test]
+    fn without_any_rules_of_kube_proxy_nothing_is_missing() {
+        let backends = Backends { ready: [address("10.42.0.6:80")].into(), ..Backends::default() };
+        let mut seen = Observation::default();
+        let wanted = Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial: "" };
+        compare(&mut seen, &wanted, &Ways { untouched: true, ..Ways::default() }, false);
+        let facts = seen.facts.to_json();
+        assert!(facts["in_step"]["unknown"].as_str().is_some_and(|reason| reason.contains("IPVS")), "{facts}");
     }
 
     #[test]

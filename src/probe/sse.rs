@@ -23,15 +23,26 @@ pub(crate) struct Sse {
 impl Sse {
     /// Takes the next bytes, cut anywhere; returns the data of each event that they complete.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<String>, TooLong> {
-        let mut events = Vec::new();
-        for &byte in bytes {
-            let belongs_to_cr = std::mem::replace(&mut self.after_cr, byte == b'\r') && byte == b'\n';
-            match byte {
-                _ if belongs_to_cr => {}
-                b'\r' | b'\n' => events.extend(self.end_line()?),
-                _ if self.line.len() >= MOST_BYTES => return Err(TooLong),
-                _ => self.line.push(byte),
+        let (mut events, mut rest) = (Vec::new(), bytes);
+        while let Some(first) = rest.first() {
+            if std::mem::take(&mut self.after_cr) && *first == b'\n' {
+                rest = &rest[1..];
+                continue;
             }
+            let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+            let (text, tail) = rest.split_at(end.unwrap_or(rest.len()));
+            if self.line.len() + text.len() > MOST_BYTES {
+                return Err(TooLong);
+            }
+            self.line.extend_from_slice(text);
+            rest = match tail.split_first() {
+                Some((ending, after)) => {
+                    self.after_cr = *ending == b'\r';
+                    events.extend(self.end_line()?);
+                    after
+                }
+                None => tail,
+            };
         }
         Ok(events)
     }

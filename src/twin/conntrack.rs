@@ -1,10 +1,11 @@
 //! Entries in a namespace's connection tracking table, by ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 
+use super::nft::{Attrs, open};
 use crate::vantage::Net;
 use anyhow::{Context, Result, bail};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const SUBSYS: u16 = 1;
 const NEW: u16 = 0;
@@ -28,7 +29,7 @@ pub(super) fn fill(net: &Net) -> Result<u64> {
     }
     let socket = open(net)?;
     for n in 0..=u32::try_from(max)? {
-        match ask(&socket, NEW, CREATE, &entry(n)) {
+        match ask(&socket, NEW, CREATE, &entry(n).0) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => return Ok(n.into()),
             Err(error) => return Err(error).context("an entry of conntrack"),
@@ -40,16 +41,6 @@ pub(super) fn fill(net: &Net) -> Result<u64> {
 /// Empties the table.
 pub(super) fn flush(net: &Net) -> Result<()> {
     ask(&open(net)?, DELETE, 0, &[]).context("flush conntrack")
-}
-
-fn open(net: &Net) -> io::Result<OwnedFd> {
-    net.with(|| {
-        // SAFETY: socket(2) takes no pointers; the descriptor is owned at once.
-        unsafe {
-            let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER);
-            if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
-        }
-    })?
 }
 
 fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
@@ -77,27 +68,15 @@ fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     }
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = u16::try_from(value.len() + 4).unwrap_or_default().to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-    attribute(kind | 0x8000, &parts.concat())
-}
-
 /// A UDP flow between addresses that are kept for benchmarks (RFC 2544): no packet of the twin belongs to it.
-fn entry(n: u32) -> Vec<u8> {
+fn entry(n: u32) -> Attrs {
     let client = Ipv4Addr::from(u32::from(Ipv4Addr::new(198, 18, 0, 0)) + (n >> 15));
     let (server, port) = (Ipv4Addr::new(198, 19, 0, 1), u16::try_from(1024 + (n & 0x7fff)).unwrap_or_default());
-    let tuple = |kind, from: Ipv4Addr, to: Ipv4Addr, source: u16, target: u16| {
-        let addresses = nested(1, &[attribute(1, &from.octets()), attribute(2, &to.octets())]);
-        let ports = nested(2, &[attribute(1, &[17]), attribute(2, &source.to_be_bytes()), attribute(3, &target.to_be_bytes())]);
-        nested(kind, &[addresses, ports])
+    let tuple = |from: Ipv4Addr, to: Ipv4Addr, source: u16, target: u16| {
+        let addresses = Attrs::default().raw(1, &from.octets()).raw(2, &to.octets());
+        let ports = Attrs::default().raw(1, &[17]).raw(2, &source.to_be_bytes()).raw(3, &target.to_be_bytes());
+        Attrs::default().nest(1, &addresses).nest(2, &ports)
     };
-    let timeout = attribute(7, &86_400_u32.to_be_bytes());
-    [tuple(1, client, server, port, 9), tuple(2, server, client, 9, port), attribute(3, &LASTING.to_be_bytes()), timeout].concat()
+    let (there, back) = (tuple(client, server, port, 9), tuple(server, client, 9, port));
+    Attrs::default().nest(1, &there).nest(2, &back).u32(3, LASTING).u32(7, 86_400)
 }

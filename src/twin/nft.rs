@@ -44,10 +44,10 @@ pub enum Hook {
 
 /// An attribute list under construction.
 #[derive(Clone, Debug, Default)]
-struct Attrs(Vec<u8>);
+pub(super) struct Attrs(pub(super) Vec<u8>);
 
 impl Attrs {
-    fn raw(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(super) fn raw(mut self, kind: u16, value: &[u8]) -> Self {
         let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.0.extend_from_slice(&len.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -56,7 +56,7 @@ impl Attrs {
         self
     }
 
-    fn u32(self, kind: u16, value: u32) -> Self {
+    pub(super) fn u32(self, kind: u16, value: u32) -> Self {
         self.raw(kind, &value.to_be_bytes())
     }
 
@@ -66,7 +66,7 @@ impl Attrs {
         self.raw(kind, &bytes)
     }
 
-    fn nest(self, kind: u16, inner: &Self) -> Self {
+    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
         self.raw(kind | 0x8000, &inner.0)
     }
 }
@@ -270,7 +270,8 @@ impl Batch {
     }
 }
 
-fn open(net: &Net) -> io::Result<OwnedFd> {
+/// A socket to netfilter's netlink family in a network.
+pub(super) fn open(net: &Net) -> io::Result<OwnedFd> {
     let fd = net.with(|| {
         // SAFETY: socket(2) takes no pointers.
         let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER) };

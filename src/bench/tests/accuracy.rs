@@ -13,6 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// How near the truth a valid figure is in a build without optimisation, whose client needs about a millisecond for a request, on a
+/// machine that runs other tests beside it. What is asked of a release build is measured in `benches/vllm_client.rs`.
+const TOLERANCE: (f64, f64) = (6.0, 0.01);
+
 /// One latency, as the server's book has it and as the client's samples have it.
 type Latency = (&'static str, Held);
 
@@ -41,7 +45,10 @@ async fn what_is_valid_is_right() {
     for (concurrency, slots) in [(1, 1), (8, 8), (8, 2)] {
         let (validity, held) = examine(concurrency, slots).await;
         for (what, held) in &held {
-            assert!(held.right() || validity == "invalid: client-limited", "{what} of {concurrency} on {slots}: {validity}, {held:?}");
+            assert!(
+                held.within(TOLERANCE) || validity == "invalid: client-limited",
+                "{what} of {concurrency} on {slots}: {validity}, {held:?}"
+            );
         }
         // The order of things does not depend on how busy the machine is: a queue of four turns is seen as one.
         let (ttft, least) = (held[0].1, if slots < concurrency as usize { 3.0 * 190.0 } else { 39.0 });

@@ -8,7 +8,7 @@ use crate::check::{Facts, Observation};
 use async_trait::async_trait;
 use serde::Deserialize;
 use snapshot::DEVICE;
-pub(super) use snapshot::{Snapshot, column_sum, read_net};
+pub(super) use snapshot::Snapshot;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

@@ -56,6 +56,13 @@ impl Snapshot {
         some
     }
 
+    /// Those of connection tracking only.
+    pub(in crate::probe) fn conntrack_of(net: &Net) -> Self {
+        let mut some = Self::default();
+        some.conntrack(net);
+        some
+    }
+
     fn put(&mut self, name: &str, value: Result<u64, String>) {
         match value {
             Ok(value) => self.values.insert(name.to_owned(), value).map(|_| ()),
@@ -64,7 +71,7 @@ impl Snapshot {
     }
 
     fn protocols(&mut self, net: &Net) {
-        let snmp = read_net(net, "snmp").and_then(|text| Ok(text + &read_net(net, "netstat")?));
+        let snmp = read(net, "snmp").and_then(|text| Ok(text + &read(net, "netstat")?));
         for (name, protocol, column) in PROTOCOLS {
             let value = snmp.clone().and_then(|text| counter(&text, protocol, column).ok_or(format!("the kernel does not count {column}")));
             self.put(name, value);
@@ -72,7 +79,7 @@ impl Snapshot {
     }
 
     fn conntrack(&mut self, net: &Net) {
-        let stat = read_net(net, "stat/nf_conntrack");
+        let stat = read(net, "stat/nf_conntrack");
         for (name, column) in CONNTRACK {
             self.put(name, stat.clone().and_then(|text| column_sum(&text, column).ok_or(format!("conntrack does not count {column}"))));
         }
@@ -113,7 +120,7 @@ pub(in crate::probe) const DEVICE: [&str; 5] =
     ["device.received", "device.sent", "device.receive_dropped", "device.send_dropped", "device.send_errors"];
 
 /// `/proc/thread-self/net` follows the namespace of the thread, `/proc/net` that of the process' first thread.
-pub(in crate::probe) fn read_net(net: &Net, file: &str) -> Result<String, String> {
+fn read(net: &Net, file: &str) -> Result<String, String> {
     let text = net.with(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))).and_then(|read| read);
     text.map_err(|e| format!("cannot read /proc/net/{file}: {e}"))
 }
@@ -126,7 +133,7 @@ fn counter(text: &str, protocol: &str, name: &str) -> Option<u64> {
     values.split(' ').nth(place)?.parse().ok()
 }
 
-pub(in crate::probe) fn column_sum(text: &str, name: &str) -> Option<u64> {
+fn column_sum(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
     let place = lines.next()?.split_whitespace().position(|n| n == name)?;
     let values = lines.map(|line| u64::from_str_radix(line.split_whitespace().nth(place).unwrap_or_default(), 16).ok());

@@ -22,8 +22,9 @@ const ENTRIES: usize = 40;
 const ENTRY: usize = 112;
 /// xt_entry_match and xt_entry_target before their data.
 const PART: usize = 32;
-/// Most bytes of a table: some ten thousand services.
+/// How often a table is asked for that is being replaced.
 const TRIES: usize = 4;
+/// Most bytes of a table: some ten thousand services.
 const MOST: usize = 64 << 20;
 const HOOKS: u32 = 5;
 
@@ -206,14 +207,21 @@ fn text(bytes: &[u8]) -> String {
 
 /// Whether a table is loaded in the network of this thread. Without the module there is no such file.
 ///
-/// The file may belong to somebody else although nf_tables could be listed: then this is a user namespace of our own, and so is the
-/// network, in which nobody has loaded any.
+/// In a user namespace of our own the file belongs to somebody else although nf_tables could be listed: the network is our own too,
+/// and nobody has loaded any table there. Elsewhere (CAP_NET_ADMIN without being root) it cannot be said.
 fn loaded(name: &str) -> io::Result<bool> {
     match std::fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
         Ok(text) => Ok(text.lines().any(|line| line.trim() == name)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_first_user_namespace() => Ok(false),
+        Err(error) => Err(io::Error::new(error.kind(), format!("/proc/net/ip_tables_names: {error}"))),
     }
+}
+
+/// The machine's first user namespace maps every id to itself (user_namespaces(7)).
+fn is_first_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// ipt_getinfo and the entries of a table of this thread's network.

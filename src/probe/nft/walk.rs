@@ -49,6 +49,8 @@ pub(crate) struct Ways {
 }
 
 type ChainKey = (u8, String, String);
+/// kube-proxy's own table in nftables mode.
+const PROXY_TABLE: &str = "kube-proxy";
 /// The family that stands for the tables of the old iptables.
 const LEGACY: u8 = u8::MAX;
 
@@ -125,6 +127,12 @@ impl Walker {
         self.bases.extend(table.bases.into_iter().map(|(hook, chain)| Base { key: key(chain), hook, priority, kind: name.to_owned() }));
         self.chains
             .extend(table.chains.into_iter().map(|(chain, rules)| (key(chain), Rc::new(rules.into_iter().map(Rule::Entry).collect()))));
+    }
+
+    /// Whether kube-proxy has written rules here, in any mode that uses the packet filter.
+    pub(crate) fn holds_kube_proxys(&self) -> bool {
+        let chains = self.chains.keys().chain(self.bases.iter().map(|base| &base.key));
+        chains.into_iter().any(|(_, table, chain)| table == PROXY_TABLE || chain == "KUBE-SERVICES")
     }
 
     /// Where the packet may be led at a hook: first by the chains that translate, then, if none did, by those that filter.
@@ -217,7 +225,7 @@ impl Walker {
 
 /// kube-proxy's table in nftables mode and the prefix of its chains in iptables mode (its source: pkg/proxy).
 fn layout((family, table, chain): &ChainKey, ways: &mut Ways) {
-    if table == "kube-proxy" {
+    if table == PROXY_TABLE {
         ways.layouts.insert("nftables");
     } else if chain.starts_with("KUBE-SVC-") || chain.starts_with("KUBE-SEP-") {
         ways.layouts.insert(if *family == LEGACY { "iptables-legacy" } else { "iptables" });
