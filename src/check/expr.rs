@@ -4,9 +4,9 @@ use super::fact::{Facts, lookup};
 use kube_cel::KubeCelExt;
 use kube_cel::cel::{self, Context, Program};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A compiled CEL expression and its source.
 #[derive(Clone)]
@@ -14,6 +14,48 @@ pub struct Expr {
     source: Arc<str>,
     program: Arc<Program>,
     roots: Arc<[String]>,
+    reads: Arc<[Read]>,
+}
+
+/// What an expression reads of one root variable: only that is handed to CEL, for the inventory alone has hundreds of values.
+struct Read {
+    root: String,
+    /// Keys from the root down, one list for each place; a place of no keys is the whole.
+    places: Vec<Vec<String>>,
+}
+
+impl Read {
+    fn of(root: &str, names: &[String]) -> Self {
+        let places = names.iter().filter_map(|name| {
+            let mut keys = name.split('.');
+            (keys.next() == Some(root)).then(|| keys.take_while(|key| !key.is_empty()).map(str::to_owned).collect::<Vec<_>>())
+        });
+        let places: Vec<_> = places.collect();
+        Self { root: root.to_owned(), places: if places.is_empty() { vec![Vec::new()] } else { places } }
+    }
+
+    fn from(&self, value: &Value) -> Value {
+        let mut part = Value::Null;
+        for place in &self.places {
+            copy(value, &mut part, place);
+        }
+        part
+    }
+}
+
+/// Copies what is at a place; above it, objects get only the keys that lead there.
+fn copy(from: &Value, to: &mut Value, place: &[String]) {
+    match (place, from) {
+        ([key, rest @ ..], Value::Object(map)) => {
+            if !to.is_object() {
+                *to = Value::Object(Default::default());
+            }
+            if let (Some(below), Value::Object(copied)) = (map.get(key), to) {
+                copy(below, copied.entry(key.clone()).or_insert(Value::Null), rest);
+            }
+        }
+        _ => *to = from.clone(),
+    }
 }
 
 impl fmt::Debug for Expr {
@@ -36,7 +78,7 @@ pub enum Truth {
 /// The variables an expression can see: roots such as `link`, `node`, `inv`.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    vars: BTreeMap<String, Value>,
+    vars: BTreeMap<String, Arc<Value>>,
     unknown: BTreeMap<String, String>,
 }
 
@@ -47,8 +89,8 @@ impl Scope {
     }
 
     /// Binds a root variable.
-    pub fn bind(&mut self, root: &str, value: Value) -> &mut Self {
-        self.vars.insert(root.to_owned(), value);
+    pub fn bind(&mut self, root: &str, value: impl Into<Arc<Value>>) -> &mut Self {
+        self.vars.insert(root.to_owned(), value.into());
         self
     }
 
@@ -68,7 +110,8 @@ impl Scope {
 
     /// Adds one more known value below an already bound root.
     pub fn add(&mut self, root: &str, key: &str, value: Value) -> &mut Self {
-        if let Value::Object(map) = self.vars.entry(root.to_owned()).or_insert_with(|| Value::Object(Default::default())) {
+        let bound = self.vars.entry(root.to_owned()).or_insert_with(|| Arc::new(Value::Object(Default::default())));
+        if let Value::Object(map) = Arc::make_mut(bound) {
             map.insert(key.to_owned(), value);
         }
         self
@@ -95,13 +138,12 @@ impl Scope {
             .map(|(at, reason)| format!("{at} is unknown: {reason}"))
     }
 
-    /// Runs a program that reads these roots. Only they are converted: the inventory alone has hundreds of values.
-    fn execute(&self, program: &Program, roots: &[String]) -> Result<cel::Value, cel::ExecutionError> {
+    fn execute(&self, program: &Program, reads: &[Read]) -> Result<cel::Value, cel::ExecutionError> {
         thread_local!(static FUNCTIONS: Context<'static> = Context::default().with_all());
         FUNCTIONS.with(|functions| {
             let mut context = functions.new_inner_scope();
-            for (root, value) in roots.iter().filter_map(|root| Some((root, self.vars.get(root)?))) {
-                context.add_variable_from_value(root.clone(), to_cel(value));
+            for (read, value) in reads.iter().filter_map(|read| Some((read, self.vars.get(&read.root)?))) {
+                context.add_variable_from_value(read.root.clone(), to_cel(&read.from(value)));
             }
             program.execute(&context)
         })
@@ -109,12 +151,26 @@ impl Scope {
 }
 
 impl Expr {
-    /// Compiles an expression; the error is one line.
+    /// Compiles an expression; the error is one line. What many definitions say, such as `node.name`, is compiled once.
     pub fn compile(source: &str) -> Result<Self, String> {
+        static COMPILED: Mutex<BTreeMap<String, Expr>> = Mutex::new(BTreeMap::new());
+        let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(expr) = compiled.get(source) {
+            return Ok(expr.clone());
+        }
+        let expr = Self::compile_anew(source)?;
+        compiled.insert(source.to_owned(), expr.clone());
+        Ok(expr)
+    }
+
+    fn compile_anew(source: &str) -> Result<Self, String> {
         match Program::compile(source) {
             Ok(program) => {
-                let roots = program.references().variables().iter().filter(|v| !v.starts_with('@')).map(|v| (*v).to_owned()).collect();
-                Ok(Self { source: source.into(), program: Arc::new(program), roots })
+                let roots: Arc<[String]> =
+                    program.references().variables().iter().filter(|v| !v.starts_with('@')).map(|v| (*v).to_owned()).collect();
+                let names = names_in(source);
+                let reads = roots.iter().map(|root| Read::of(root, &names)).collect();
+                Ok(Self { source: source.into(), program: Arc::new(program), roots, reads })
             }
             Err(errors) => {
                 let first = errors.to_string().lines().next().unwrap_or_default().trim().to_owned();
@@ -130,7 +186,7 @@ impl Expr {
 
     /// Dotted paths that the expression reads, in order of appearance.
     pub fn paths(&self) -> Vec<String> {
-        paths_in(&self.source)
+        names_in(&self.source).into_iter().filter(|name| name.contains('.')).collect()
     }
 
     /// Functions that the expression calls.
@@ -145,7 +201,7 @@ impl Expr {
 
     /// Evaluates to a truth value.
     pub fn truth(&self, scope: &Scope) -> Truth {
-        match scope.execute(&self.program, &self.roots) {
+        match scope.execute(&self.program, &self.reads) {
             Ok(cel::Value::Bool(true)) => Truth::True,
             Ok(cel::Value::Bool(false)) => Truth::False,
             Ok(other) => Truth::Unknown(format!("`{}` is not true or false but {other:?}", self.source)),
@@ -155,7 +211,7 @@ impl Expr {
 
     /// Evaluates to a JSON value, for templates.
     pub fn value(&self, scope: &Scope) -> Result<Value, String> {
-        match scope.execute(&self.program, &self.roots) {
+        match scope.execute(&self.program, &self.reads) {
             Ok(value) => Ok(from_cel(&value)),
             Err(error) => Err(self.explain(scope, &error.to_string())),
         }
@@ -188,8 +244,8 @@ fn masked(value: Value) -> Value {
     }
 }
 
-/// Dotted paths in an expression's text: identifiers outside of string literals, a called method left off.
-fn paths_in(source: &str) -> Vec<String> {
+/// Names and dotted paths in an expression's text: identifiers outside of string literals, a called method left off.
+fn names_in(source: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut chars = source.char_indices().peekable();
     while let Some((start, c)) = chars.next() {
@@ -215,7 +271,7 @@ fn paths_in(source: &str) -> Vec<String> {
             if source[end..].starts_with('(') {
                 path = path.rsplit_once('.').map_or("", |(object, _)| object);
             }
-            if path.contains('.') && !found.iter().any(|p| p == path) {
+            if !path.is_empty() && !found.iter().any(|p| p == path) {
                 found.push(path.to_owned());
             }
         }
@@ -230,9 +286,7 @@ fn to_cel(value: &Value) -> cel::Value {
         Value::Number(n) => n.as_i64().map_or_else(|| n.as_f64().unwrap_or(f64::NAN).into(), cel::Value::Int),
         Value::String(s) => s.clone().into(),
         Value::Array(items) => items.iter().map(to_cel).collect::<Vec<cel::Value>>().into(),
-        Value::Object(map) => {
-            map.iter().map(|(k, v)| (k.clone(), to_cel(v))).collect::<std::collections::HashMap<String, cel::Value>>().into()
-        }
+        Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), to_cel(v))).collect::<HashMap<String, cel::Value>>().into(),
     }
 }
 
@@ -288,7 +342,25 @@ mod tests {
 
     #[test]
     fn paths_leave_strings_and_methods_out() {
-        assert_eq!(paths_in("link.name.startsWith('a.b') && !node.up || size(link.x) > 0"), ["link.name", "node.up", "link.x"]);
+        let expr = Expr::compile("link.name.startsWith('a.b') && !node.up || size(link.x) > 0").unwrap();
+        assert_eq!(expr.paths(), ["link.name", "node.up", "link.x"]);
+    }
+
+    #[test]
+    fn only_what_is_read_is_handed_over_and_all_of_that() {
+        let whole = json!({"name": "a", "at": {"x": 1, "y": [{"z": 2}]}, "nothing": null});
+        let read = |source: &str| {
+            let expr = Expr::compile(source).unwrap();
+            expr.reads[0].from(&whole)
+        };
+        assert_eq!(read("inv.name == 'a'"), json!({"name": "a"}));
+        assert_eq!(read("inv.at.x == 1 && inv.nothing == null"), json!({"at": {"x": 1}, "nothing": null}));
+        assert_eq!(read("inv.at.y[0].z == 2"), json!({"at": {"y": [{"z": 2}]}}));
+        assert_eq!(read("inv.at.x == 1 && size(inv.at) == 2"), json!({"at": whole["at"]}));
+        assert_eq!(read("size(inv.at) == 2 && inv.at.x == 1"), json!({"at": whole["at"]}));
+        assert_eq!(read("has(inv.at.none) || inv.absent.x"), json!({"at": {}}));
+        assert_eq!(read("inv['name'] == 'a' && inv.at.x == 1"), whole);
+        assert_eq!(read("inv.name.size() == 1"), json!({"name": "a"}));
     }
 
     #[test]

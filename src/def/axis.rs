@@ -5,6 +5,7 @@ use crate::check::Scope;
 use crate::report::VantageReport;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// One dimension of `each`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Binding {
     /// What stands in the brackets of the instance id.
     pub label: String,
     /// Names and values.
-    pub vars: Vec<(&'static str, Value)>,
+    pub vars: Vec<(&'static str, Arc<Value>)>,
 }
 
 impl Axis {
@@ -55,7 +56,7 @@ impl Axis {
     }
 
     fn bindings(self, inv: &Inventory, vantages: &[VantageReport]) -> Vec<Binding> {
-        let one = |name: &'static str, label: String, value: Value| Binding { label, vars: vec![(name, value)] };
+        let one = |name: &'static str, label: String, value: Value| Binding { label, vars: vec![(name, value.into())] };
         match self {
             Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), node_value(n))).collect(),
             Self::NodePairs => pairs(inv),
@@ -97,7 +98,7 @@ fn pairs(inv: &Inventory) -> Vec<Binding> {
     up().flat_map(|node| {
         up().filter(|peer| peer.name != node.name).map(|peer| Binding {
             label: format!("{}->{}", node.name, peer.name),
-            vars: vec![("node", node_value(node)), ("peer", node_value(peer))],
+            vars: vec![("node", node_value(node).into()), ("peer", node_value(peer).into())],
         })
     })
     .collect()
@@ -121,11 +122,11 @@ fn join(a: &str, b: &str) -> String {
 }
 
 /// The scope in which a binding's templates are filled in: its variables, and the inventory as `inv`.
-pub fn scope(binding: &Binding, inv: &Value) -> Scope {
+pub fn scope(binding: &Binding, inv: &Arc<Value>) -> Scope {
     let mut scope = Scope::new();
-    scope.bind("inv", inv.clone());
+    scope.bind("inv", Arc::clone(inv));
     for (name, value) in &binding.vars {
-        scope.bind(name, value.clone());
+        scope.bind(name, Arc::clone(value));
     }
     scope
 }

@@ -2,7 +2,9 @@
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 
 /// Everything the architecture document states. The Oceanid one is built in (`assets/oceanid.toml`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -423,6 +425,11 @@ pub struct Claim {
 }
 
 impl Inventory {
+    /// The inventory as expressions see it.
+    pub fn value(&self) -> Arc<Value> {
+        Arc::new(serde_json::to_value(self).unwrap_or_default())
+    }
+
     /// The node of a name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name == name)

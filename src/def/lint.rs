@@ -10,17 +10,20 @@ use super::template::Template;
 use crate::check::{Expr, Scope};
 use crate::report::VantageReport;
 use crate::vantage::{Transport, VantageKind};
+use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Everything that is wrong between the files of a catalogue.
 pub fn catalog(catalog: &Catalog) -> Vec<Finding> {
+    let inv = catalog.inventory.value();
     let mut findings = Vec::new();
     for check in &catalog.checks {
-        findings.extend(lint_check(check, catalog));
+        findings.extend(lint_check(check, catalog, &inv));
     }
     let mut codes: BTreeMap<&str, &str> = BTreeMap::new();
     for playbook in &catalog.playbooks {
-        findings.extend(lint_playbook(playbook, catalog));
+        findings.extend(lint_playbook(playbook, catalog, &inv));
         for (n, cause) in playbook.causes.iter().enumerate() {
             // Within one playbook a cause may be proven in more than one way, from different places.
             if let Some(other) = codes.insert(&cause.code, &playbook.id).filter(|other| *other != playbook.id) {
@@ -100,14 +103,8 @@ fn sample_vantages(inv: &Inventory) -> Vec<VantageReport> {
     nodes.chain(pods).chain(others).collect()
 }
 
-/// The inventory as expressions see it.
-fn inventory_value(catalog: &Catalog) -> serde_json::Value {
-    serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default()
-}
-
-fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
+fn lint_check(check: &CheckDef, catalog: &Catalog, inv: &Arc<Value>) -> Vec<Finding> {
     let doc = &check.document;
-    let inv = inventory_value(catalog);
     let mut findings = Vec::new();
     let mut wrong = |steps: &[Step<'_>], message: String| findings.push(doc.finding(doc.line_of(steps), message));
     if let Some(name) = check.each.iter().flat_map(|a| a.names()).find(|n| **n == check.kind.root) {
@@ -124,7 +121,7 @@ fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
     }
     for (n, expect) in check.expects.iter().enumerate() {
         for (key, exprs) in [("that", vec![&expect.that]), ("say", expect.say.expressions().collect())] {
-            for message in exprs.into_iter().filter_map(|e| unknown_name(e, &check.each, &[(check.kind.root, check)], &inv)) {
+            for message in exprs.into_iter().filter_map(|e| unknown_name(e, &check.each, &[(check.kind.root, check)], inv)) {
                 wrong(&[Step::Key("expect"), Step::At(n), Step::Key(key)], message);
             }
         }
@@ -135,18 +132,17 @@ fn lint_check(check: &CheckDef, catalog: &Catalog) -> Vec<Finding> {
         }
     }
     if findings.is_empty() {
-        findings.extend(arguments(check, catalog));
+        findings.extend(arguments(check, catalog, inv));
     }
     findings
 }
 
 /// Decodes the arguments for every instance that the inventory can give.
-fn arguments(check: &CheckDef, catalog: &Catalog) -> Option<Finding> {
+fn arguments(check: &CheckDef, catalog: &Catalog, inv: &Arc<Value>) -> Option<Finding> {
     let doc = &check.document;
-    let inv = inventory_value(catalog);
     let vantages = sample_vantages(&catalog.inventory);
     axis::bindings(&check.each, &catalog.inventory, &vantages).iter().find_map(|binding| {
-        let scope = axis::scope(binding, &inv);
+        let scope = axis::scope(binding, inv);
         if check.when.as_ref().is_some_and(|w| w.truth(&scope) != crate::check::Truth::True) {
             return None;
         }
@@ -163,7 +159,7 @@ fn arguments(check: &CheckDef, catalog: &Catalog) -> Option<Finding> {
     })
 }
 
-fn lint_playbook(playbook: &Playbook, catalog: &Catalog) -> Vec<Finding> {
+fn lint_playbook(playbook: &Playbook, catalog: &Catalog, inv: &Arc<Value>) -> Vec<Finding> {
     let doc = &playbook.document;
     let mut findings = Vec::new();
     for (n, id) in playbook.checks.iter().enumerate() {
@@ -172,14 +168,13 @@ fn lint_playbook(playbook: &Playbook, catalog: &Catalog) -> Vec<Finding> {
         }
     }
     for (n, cause) in playbook.causes.iter().enumerate() {
-        findings.extend(lint_cause(cause, n, doc, catalog));
+        findings.extend(lint_cause(cause, n, doc, catalog, inv));
     }
     findings
 }
 
-fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog) -> Vec<Finding> {
+fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog, inv: &Arc<Value>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let inv = inventory_value(catalog);
     let mut wrong = |key: &str, index: Option<usize>, message: String| {
         let mut steps = vec![Step::Key("cause"), Step::At(n), Step::Key(key)];
         steps.extend(index.map(Step::At));
@@ -196,7 +191,7 @@ fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog) -> Vec
         for (key, claims) in [("supports", &cause.supports), ("refutes", &cause.refutes)] {
             for (i, claim) in claims.iter().enumerate() {
                 let exprs = std::iter::once(&claim.that).chain(claim.say.expressions());
-                for message in exprs.filter_map(|e| unknown_name(e, &cause.each, &roots, &inv)) {
+                for message in exprs.filter_map(|e| unknown_name(e, &cause.each, &roots, inv)) {
                     wrong(key, Some(i), message);
                 }
             }
@@ -223,7 +218,7 @@ fn no_such_check(template: &Template, catalog: &Catalog) -> Option<String> {
 }
 
 /// A sentence if the expression reads a variable or a fact that nothing offers.
-fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)], inv: &serde_json::Value) -> Option<String> {
+fn unknown_name(expr: &Expr, each: &[Axis], facts: &[(&str, &CheckDef)], inv: &Value) -> Option<String> {
     let bound: Vec<&str> = each.iter().flat_map(|a| a.names()).copied().chain(["inv"]).collect();
     for root in expr.roots() {
         let known = bound.contains(&root.as_str()) || facts.iter().any(|(alias, _)| alias == root);

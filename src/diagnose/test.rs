@@ -49,7 +49,7 @@ pub(super) struct Failure {
 
 /// Tests every cause of every playbook for every instance.
 pub(super) fn all(run: &Run, catalog: &Catalog, failing: &[Failure]) -> Vec<Tested> {
-    let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
+    let inv = catalog.inventory.value();
     let mut tested = Vec::new();
     for playbook in &catalog.playbooks {
         for cause in &playbook.causes {

@@ -77,7 +77,7 @@ impl Plan {
     /// Makes the plan. The error is one sentence about what was asked for.
     pub fn make(catalog: &Catalog, vantages: &[Arc<Vantage>], filter: &Filter) -> Result<Self, String> {
         let wanted = wanted(catalog, filter)?;
-        let inv = serde_json::to_value(catalog.inventory.as_ref()).unwrap_or_default();
+        let inv = catalog.inventory.value();
         let named = named(catalog, filter, vantages);
         let reports: Vec<_> = vantages.iter().map(|v| vantage_report(v)).collect();
         let mut instances = Vec::new();
@@ -172,7 +172,7 @@ fn named<'a>(catalog: &'a Catalog, filter: &'a Filter, vantages: &[Arc<Vantage>]
 fn instance(
     check: &CheckDef,
     binding: &Binding,
-    inv: &serde_json::Value,
+    inv: &Arc<serde_json::Value>,
     vantages: &[Arc<Vantage>],
     unasked: Option<&String>,
 ) -> Result<Instance, String> {
