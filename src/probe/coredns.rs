@@ -41,7 +41,11 @@ pub(super) static KIND: Kind = Kind {
         fact("upstream_by_tcp", "count", "resolvers of `upstream` that answer by TCP"),
         fact("addresses", "list of text", "addresses of the pods"),
         fact("answering", "count", "pods that answer by UDP"),
-        fact("refusing", "count", "pods whose address is reachable and refuses port 53 by UDP and by TCP"),
+        fact(
+            "refusing",
+            "count",
+            "pods whose address is reachable and refuses port 53: TCP for certain, UDP with an ICMP error or in silence",
+        ),
         fact("silent", "count", "pods that do not answer in time by either"),
         fact("unhealthy", "count", "pods that answer DNS and not 200 on /health"),
         fact("not_ready", "count", "pods that answer DNS and not 200 on /ready"),
@@ -228,14 +232,20 @@ fn record(seen: &mut Observation, pods: &[Pod]) {
     seen.facts
         .set("addresses", pods.iter().map(|p| p.address.to_string()).collect::<Vec<_>>())
         .set("answering", count(&|p| answered(&p.dns.udp)))
-        .set("refusing", count(&|p| p.dns.udp == "ECONNREFUSED" && p.dns.tcp == "ECONNREFUSED"))
-        .set("silent", count(&|p| p.dns.udp == "TIMEOUT" && !answered(&p.dns.tcp)))
+        .set("refusing", count(&Pod::refuses))
+        .set("silent", count(&|p| p.dns.udp == "TIMEOUT" && !answered(&p.dns.tcp) && !p.refuses()))
         .set("unhealthy", count(&|p| answered(&p.dns.udp) && p.health != "200"))
         .set("not_ready", count(&|p| answered(&p.dns.udp) && p.ready != "200"))
         .set("pods", pods.iter().map(Pod::to_json).collect::<Vec<_>>());
 }
 
 impl Pod {
+    /// A connection is refused, and no datagram is answered. The ICMP error for one may be missing: a kernel sends only a few of them
+    /// in a row to the same address, then one a second (icmp_ratelimit, icmp(7)), and there are several queries.
+    fn refuses(&self) -> bool {
+        self.dns.tcp == "ECONNREFUSED" && matches!(self.dns.udp.as_str(), "ECONNREFUSED" | "TIMEOUT")
+    }
+
     fn to_json(&self) -> Value {
         json!({"address": self.address.to_string(), "udp": self.dns.udp, "tcp": self.dns.tcp, "external_udp": self.dns.external_udp,
             "external_tcp": self.dns.external_tcp, "health": self.health, "ready": self.ready})
@@ -253,4 +263,27 @@ fn record_upstream<'a>(seen: &mut Observation, asked: impl Iterator<Item = (&'a 
         .set("upstream_grid", asked.iter().map(grid).collect::<Vec<_>>())
         .set("upstream_by_udp", asked.iter().filter(|(_, row)| answered(&row.external_udp)).count())
         .set("upstream_by_tcp", asked.iter().filter(|(_, row)| answered(&row.external_tcp)).count());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_counts_also_where_the_icmp_error_for_a_datagram_is_missing() {
+        let pod = |udp: &str, tcp: &str| Pod {
+            address: Ipv4Addr::LOCALHOST,
+            dns: Row { udp: udp.to_owned(), tcp: tcp.to_owned(), ..Row::default() },
+            health: String::new(),
+            ready: String::new(),
+            metrics: Err(String::new()),
+        };
+        let mut seen = Observation::default();
+        let words = ["ECONNREFUSED", "TIMEOUT", "NOERROR"];
+        let pods: Vec<Pod> = words.iter().flat_map(|udp| words.map(|tcp| pod(udp, tcp))).collect();
+        record(&mut seen, &pods);
+        let counts = ["answering", "refusing", "silent"].map(|path| seen.facts.get(path).cloned());
+        // Of the silent ones, TIMEOUT by both is the only one of which nothing else is known.
+        assert_eq!(counts, [3, 2, 1].map(|n| Some(json!(n))));
+    }
 }
