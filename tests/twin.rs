@@ -58,7 +58,13 @@ const PAIRS: &[(&str, &str)] = &[
 ];
 
 /// Vantage sets that cannot know: nothing may be claimed, and the right cause must be among the possible ones.
-const UNDECIDED: &[(&str, &str)] = &[("udp8472-blocked", "calypso"), ("stale-vtep-mac", "tethys")];
+const UNDECIDED: &[(&str, &str)] = &[
+    ("udp8472-blocked", "calypso"),
+    ("stale-vtep-mac", "tethys"),
+    ("networkpolicy-blocks", "calypso"),
+    ("networkpolicy-blocks", "pod:apps/md-query-proxy"),
+    ("networkpolicy-drops", "pod:apps/md-query-proxy"),
+];
 
 fn cases() -> Vec<Case> {
     let find = |id: &str| FAULTS.iter().copied().find(|f| f.id == id).unwrap_or_else(|| panic!("no fault {id}"));
@@ -191,7 +197,12 @@ fn clean(report: &Report) -> Result<(), String> {
 }
 
 /// Checks that need more than listing nodes, services and endpoint slices, and what a user with no more is told.
-const NEEDS_MORE: &[(&str, &str)] = &[("kubelet-logs", "403 Forbidden (list pods)")];
+const NEEDS_MORE: &[(&str, &str)] = &[
+    ("kubelet-logs", "403 Forbidden (list pods)"),
+    ("coredns-pods", "403 Forbidden (list pods)"),
+    ("coredns-log", "403 Forbidden (list pods)"),
+    ("network-policy", "403 Forbidden (list networkpolicies)"),
+];
 
 /// Exactly the checks that need more are unknown, with verb and resource; nothing fails and nothing is claimed.
 fn needs_more(report: &Report) -> Result<(), String> {

@@ -55,7 +55,11 @@ pub(super) static KIND: Kind = Kind {
         fact("other_node", "text", "the same for one on another node; empty if there is none"),
         fact("by_name", "text", "rcode or errno word of the cluster's DNS server for the service's full name"),
         fact("name_matches", "bool", "the name's address is the ClusterIP"),
-        fact("parts_at", "text", "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `app`; empty if nowhere"),
+        fact(
+            "parts_at",
+            "text",
+            "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `pod` (nothing listens, or a policy refuses); empty if nowhere",
+        ),
     ],
     decode: decode::<Service>,
 };

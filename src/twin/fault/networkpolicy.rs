@@ -1,0 +1,106 @@
+//! NetworkPolicies that keep clients from pods of `apps`, enforced in the FORWARD chain of each pod's own node.
+//!
+//! As kube-router does it in K3s: the node's own packets do not pass that chain, what belongs to a connection passes, echo requests
+//! pass, and the rest is refused with port-unreachable. Other enforcers drop.
+
+use super::Fault;
+use crate::def::inventory::Pod;
+use crate::twin::Twin;
+use crate::twin::cluster::Resource;
+use crate::twin::nft::{Batch, Hook, Rule};
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+
+/// The table that holds an enforcer's rules.
+const TABLE: &str = "filter";
+const NAMESPACE: &str = "apps";
+/// The policy's name, as the document's example has it.
+const NAME: &str = "deny-all-ingress";
+/// ICMP in an IPv4 header.
+const ICMP: u8 = 1;
+
+/// What happens to a connection that no rule allows.
+#[derive(Clone, Copy)]
+enum Refusal {
+    Reject,
+    Drop,
+}
+
+/// From where the facts suffice: somebody who is kept out, and the pod's own node, which is not.
+const DECIDED_FROM: &[&str] = &["calypso,tethys", "tethys,pod:apps/md-query-proxy", "all"];
+
+pub(super) static REJECTS: Fault = Fault {
+    id: "networkpolicy-blocks",
+    layer: 3,
+    title: "a NetworkPolicy denies all ingress to the pods of apps, and its enforcer rejects",
+    expects: "networkpolicy-blocks",
+    decided_from: DECIDED_FROM,
+    apply: |twin| {
+        Box::pin(async move {
+            add(twin, json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
+            let all: Vec<&Pod> = twin.inventory.pods.iter().filter(|pod| pod.namespace == NAMESPACE).collect();
+            enforce(twin, &all, &[], Refusal::Reject)
+        })
+    },
+    undo: |twin| Box::pin(async move { lift(twin) }),
+};
+
+pub(super) static DROPS: Fault = Fault {
+    id: "networkpolicy-drops",
+    layer: 3,
+    title: "a NetworkPolicy lets only the ingestion worker in to argilla, and its enforcer drops the rest",
+    expects: "networkpolicy-blocks",
+    decided_from: DECIDED_FROM,
+    apply: |twin| {
+        Box::pin(async move {
+            let (argilla, worker) = (pod(twin, "argilla")?, pod(twin, "csv-ingestion-worker")?);
+            let rule = json!({"from": [{"podSelector": {"matchLabels": worker.labels}}], "ports": [{"port": "http"}]});
+            add(twin, json!({"podSelector": {"matchLabels": argilla.labels}, "policyTypes": ["Ingress"], "ingress": [rule]}));
+            enforce(twin, &[argilla], &[worker.address], Refusal::Drop)
+        })
+    },
+    undo: |twin| Box::pin(async move { lift(twin) }),
+};
+
+fn pod<'t>(twin: &'t Twin, name: &str) -> Result<&'t Pod> {
+    twin.inventory.pods.iter().find(|pod| pod.name == name).with_context(|| format!("the inventory has no pod {name}"))
+}
+
+fn add(twin: &Twin, spec: Value) {
+    let policy = json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "spec": spec});
+    twin.cluster.update(|objects| objects.insert(Resource::NetworkPolicies, policy));
+}
+
+/// Lets only some sources in to pods, on their own nodes.
+fn enforce(twin: &Twin, pods: &[&Pod], allowed: &[Ipv4Addr], refusal: Refusal) -> Result<()> {
+    for overlay in &twin.overlays {
+        let passing = [Rule::new().established(), Rule::new().protocol(ICMP)];
+        let batch = Batch::replace(TABLE).fresh().chain("FORWARD", "filter", Hook::Forward, 0);
+        let batch = passing.into_iter().fold(batch, |batch, rule| batch.rule("FORWARD", rule.accept()));
+        let own = pods.iter().filter(|pod| pod.node == overlay.node.name);
+        let batch = own.fold(batch, |batch, pod| {
+            let to = || Rule::new().to(Ipv4Net::from(pod.address), true);
+            let batch =
+                allowed.iter().fold(batch, |batch, from| batch.rule("FORWARD", to().from(Ipv4Net::from(*from), true).counted().accept()));
+            batch.rule(
+                "FORWARD",
+                match refusal {
+                    Refusal::Reject => to().counted().reject(),
+                    Refusal::Drop => to().counted().drop(),
+                },
+            )
+        });
+        batch.commit(&overlay.wire.net)?;
+    }
+    Ok(())
+}
+
+fn lift(twin: &Twin) -> Result<()> {
+    twin.cluster.update(|objects| objects.remove(Resource::NetworkPolicies, NAMESPACE, NAME));
+    for overlay in &twin.overlays {
+        Batch::replace(TABLE).removed().commit(&overlay.wire.net)?;
+    }
+    Ok(())
+}
