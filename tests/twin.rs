@@ -61,8 +61,7 @@ const PAIRS: &[(&str, &str)] = &[
 const UNDECIDED: &[(&str, &str)] = &[
     ("udp8472-blocked", "calypso"),
     ("stale-vtep-mac", "tethys"),
-    ("networkpolicy-blocks", "calypso"),
-    ("networkpolicy-blocks", "pod:apps/md-query-proxy"),
+    ("networkpolicy-drops", "calypso"),
     ("networkpolicy-drops", "pod:apps/md-query-proxy"),
 ];
 

@@ -52,16 +52,30 @@ impl Tcp {
 }
 
 /// What came of a connection attempt.
-struct Tried {
+pub(super) struct Tried {
     /// Errno word; empty if connected.
-    error: String,
-    after: Duration,
+    pub(super) error: String,
+    /// Time until it was known.
+    pub(super) after: Duration,
     refusal: Option<Refusal>,
+}
+
+impl Tried {
+    /// `ok` or the errno word.
+    pub(super) fn word(&self) -> &str {
+        if self.error.is_empty() { "ok" } else { &self.error }
+    }
+
+    /// Who ended it with an ICMP error. A host on which nothing listens does not: it resets the connection (RFC 9293 section 3.5.2).
+    /// A packet filter does.
+    pub(super) fn refused_by(&self) -> Option<Ipv4Addr> {
+        self.refusal.filter(|refusal| refusal.kind != 0)?.from
+    }
 }
 
 /// As `net::connect`, with the error queue: while a connection is being made the kernel keeps ICMP errors there (since Linux
 /// 5.7), so the hop that refused can be named without privilege.
-async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tried {
+pub(super) async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tried {
     let began = Instant::now();
     let patience = deadline.saturating_duration_since(began).min(CONNECT_TIMEOUT);
     let opened = net.with(TcpSocket::new_v4).and_then(|socket| socket).and_then(|socket| {

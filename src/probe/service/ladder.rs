@@ -39,7 +39,7 @@ pub(super) async fn walk(cx: &Context, sides: Option<&Sides>, direct: Option<(So
     let word = async |to: Option<SocketAddrV4>| match (to, &direct) {
         (None, _) => String::new(),
         (Some(to), Some((at, word))) if to == *at => word.clone(),
-        (Some(to), _) => attempt(cx, &Ok(to)).await.map(|(word, _)| word).unwrap_or_default(),
+        (Some(to), _) => attempt(cx, &Ok(to)).await.map(|tried| tried.word().to_owned()).unwrap_or_default(),
     };
     let (same, other) = futures::future::join(word(sides.same), word(sides.other)).await;
     seen.facts.set("same_node", same).set("other_node", other);

@@ -158,6 +158,7 @@ pub static FAULTS: &[&Fault] = &[
     &terminating_endpoints::FAULT,
     &networkpolicy::REJECTS,
     &networkpolicy::DROPS,
+    &networkpolicy::EGRESS,
     &egress_ip_differs::FAULT,
     &warp_split_tunnel::FAULT,
     &warp_dns_fallback::FAULT,

@@ -1,4 +1,4 @@
-//! NetworkPolicies that keep clients from pods of `apps`, enforced in the FORWARD chain of each pod's own node.
+//! NetworkPolicies that keep clients from pods of `apps`, or a pod from everything, enforced in the chains of each pod's own node.
 //!
 //! As kube-router does it in K3s: the node's own packets do not pass that chain, what belongs to a connection passes, echo requests
 //! pass, and the rest is refused with port-unreachable. Other enforcers drop.
@@ -28,15 +28,18 @@ enum Refusal {
     Drop,
 }
 
-/// From where the facts suffice: somebody who is kept out, and the pod's own node, which is not.
-const DECIDED_FROM: &[&str] = &["calypso,tethys", "tethys,pod:apps/md-query-proxy", "all"];
+/// Somebody who is kept out, and the pod's own node, which is not. Not from everywhere: under whose address WARP's connector
+/// brings the workstation is not known, and a policy may let that one in.
+const DROPPED_FROM: &[&str] = &["calypso,tethys", "tethys,pod:apps/md-query-proxy"];
+/// An enforcer that rejects is told from the pod by its ICMP error: the pod would reset the connection.
+const REJECTED_FROM: &[&str] = &["calypso", "pod:apps/md-query-proxy", "calypso,tethys", "tethys,pod:apps/md-query-proxy", "all"];
 
 pub(super) static REJECTS: Fault = Fault {
     id: "networkpolicy-blocks",
     layer: 3,
     title: "a NetworkPolicy denies all ingress to the pods of apps, and its enforcer rejects",
     expects: "networkpolicy-blocks",
-    decided_from: DECIDED_FROM,
+    decided_from: REJECTED_FROM,
     apply: |twin| {
         Box::pin(async move {
             add(twin, json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
@@ -52,13 +55,34 @@ pub(super) static DROPS: Fault = Fault {
     layer: 3,
     title: "a NetworkPolicy lets only the ingestion worker in to argilla, and its enforcer drops the rest",
     expects: "networkpolicy-blocks",
-    decided_from: DECIDED_FROM,
+    decided_from: DROPPED_FROM,
     apply: |twin| {
         Box::pin(async move {
             let (argilla, worker) = (pod(twin, "argilla")?, pod(twin, "csv-ingestion-worker")?);
             let rule = json!({"from": [{"podSelector": {"matchLabels": worker.labels}}], "ports": [{"port": "http"}]});
             add(twin, json!({"podSelector": {"matchLabels": argilla.labels}, "policyTypes": ["Ingress"], "ingress": [rule]}));
             enforce(twin, &[argilla], &[worker.address], Refusal::Drop)
+        })
+    },
+    undo: |twin| Box::pin(async move { lift(twin) }),
+};
+
+pub(super) static EGRESS: Fault = Fault {
+    id: "networkpolicy-egress",
+    layer: 3,
+    title: "a NetworkPolicy denies all egress to md-query-proxy's pod: it cannot even ask for a name",
+    expects: "networkpolicy-blocks",
+    decided_from: &["calypso,pod:apps/md-query-proxy", "all"],
+    apply: |twin| {
+        Box::pin(async move {
+            let proxy = pod(twin, "md-query-proxy")?;
+            add(twin, json!({"podSelector": {"matchLabels": proxy.labels}, "policyTypes": ["Egress"]}));
+            let own = Ipv4Net::from(proxy.address);
+            let node = &twin.overlay(&proxy.node)?.wire.net;
+            // What a pod sends to its own node does not pass FORWARD.
+            let refused = || Rule::new().from(own, true).counted().reject();
+            let batch = chains(&["FORWARD", "INPUT"]);
+            Ok(batch.rule("FORWARD", refused()).rule("INPUT", refused()).commit(node)?)
         })
     },
     undo: |twin| Box::pin(async move { lift(twin) }),
@@ -73,17 +97,25 @@ fn add(twin: &Twin, spec: Value) {
     twin.cluster.update(|objects| objects.insert(Resource::NetworkPolicies, policy));
 }
 
+/// A table whose chains let pass what an enforcer always does.
+fn chains(names: &[&str]) -> Batch {
+    names.iter().fold(Batch::replace(TABLE).fresh(), |batch, name| {
+        let hook = if *name == "INPUT" { Hook::Input } else { Hook::Forward };
+        let batch = batch.chain(name, "filter", hook, 0).rule(name, Rule::new().established().accept());
+        batch.rule(name, Rule::new().protocol(ICMP).accept())
+    })
+}
+
 /// Lets only some sources in to pods, on their own nodes.
 fn enforce(twin: &Twin, pods: &[&Pod], allowed: &[Ipv4Addr], refusal: Refusal) -> Result<()> {
     for overlay in &twin.overlays {
-        let passing = [Rule::new().established(), Rule::new().protocol(ICMP)];
-        let batch = Batch::replace(TABLE).fresh().chain("FORWARD", "filter", Hook::Forward, 0);
-        let batch = passing.into_iter().fold(batch, |batch, rule| batch.rule("FORWARD", rule.accept()));
+        let batch = chains(&["FORWARD"]);
         let own = pods.iter().filter(|pod| pod.node == overlay.node.name);
         let batch = own.fold(batch, |batch, pod| {
             let to = || Rule::new().to(Ipv4Net::from(pod.address), true);
-            let batch =
-                allowed.iter().fold(batch, |batch, from| batch.rule("FORWARD", to().from(Ipv4Net::from(*from), true).counted().accept()));
+            // A pod cannot be kept from itself.
+            let allowed = allowed.iter().chain([&pod.address]);
+            let batch = allowed.fold(batch, |batch, from| batch.rule("FORWARD", to().from(Ipv4Net::from(*from), true).counted().accept()));
             batch.rule(
                 "FORWARD",
                 match refusal {
