@@ -62,6 +62,7 @@ const UNDECIDED: &[(&str, &str)] = &[
     ("udp8472-blocked", "calypso"),
     ("stale-vtep-mac", "tethys"),
     ("networkpolicy-drops", "calypso"),
+    ("networkpolicy-egress", "pod:apps/md-query-proxy"),
     ("networkpolicy-drops", "pod:apps/md-query-proxy"),
 ];
 

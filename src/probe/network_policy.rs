@@ -27,11 +27,21 @@ pub(super) static KIND: Kind = Kind {
         fact("selecting", "list of text", "those that select the pod for ingress or this vantage's pod for egress, namespace/name"),
         fact("blocked", "bool", "they do, and no rule of theirs allows the connection"),
         fact("because", "list of text", "the policies that do not allow it, and why; empty if it is not blocked"),
+        fact(
+            "isolated",
+            "bool",
+            "this vantage's pod may not connect to anything: policies select it for egress, and none of them has a rule",
+        ),
         fact("pod", "text", "the pod, namespace/name; empty if the endpoint is no pod"),
         fact("pod_node", "text", "the Kubernetes node that it runs on; empty if the endpoint is no pod"),
         fact("address", "text", "the endpoint in question, the first ready one: address:port"),
         fact("client", "text", "what the policies see of this vantage: `pod NAMESPACE/NAME`, `node ADDRESS`"),
         fact("own_node", "bool", "this vantage is the node that the pod runs on: it is always let in, as kubelet has to probe the pod"),
+        fact(
+            "age_s",
+            "s",
+            "since the younger of the two pods has started, by this machine's clock: rules for a new pod come some seconds after it",
+        ),
         fact(
             "connect",
             "text",
@@ -93,8 +103,9 @@ fn unknown_rest(seen: &mut Observation, reason: &str) {
 
 impl NetworkPolicy {
     async fn look(&self, cx: &Context, seen: &mut Observation) -> Result<(), String> {
-        let Some(Gathered { policies, flow, pod_node }) = gather::gather(self, cx, seen).await? else {
-            seen.facts.set("selecting", Vec::<String>::new()).set("blocked", false).set("because", Vec::<String>::new());
+        let Some(Gathered { policies, flow, pod_node, age_s }) = gather::gather(self, cx, seen).await? else {
+            seen.facts.set("selecting", Vec::<String>::new()).set("blocked", false);
+            seen.facts.set("because", Vec::<String>::new()).set("isolated", false);
             unknown_rest(seen, "not asked for: there are no policies");
             return Ok(());
         };
@@ -102,6 +113,11 @@ impl NetworkPolicy {
         let texts = |texts: &[String]| texts.iter().take(MOST_LISTED).map(|text| clean(text, 400)).collect::<Vec<_>>();
         let facts = &mut seen.facts;
         facts.set("own_node", flow.own_node).set("pod_node", clean(&pod_node, 253));
+        match &judgement.isolated {
+            Ok(isolated) => facts.set("isolated", *isolated),
+            Err(reason) => facts.unknown("isolated", clean(reason, 300)),
+        };
+        facts.set_or_unknown("age_s", age_s, "neither end is a pod whose start is known");
         match &judgement.selecting {
             Ok(selecting) => facts.set("selecting", texts(selecting)),
             Err(reason) => facts.unknown("selecting", clean(reason, 300)),

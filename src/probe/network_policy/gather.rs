@@ -9,6 +9,7 @@ use crate::probe::Context;
 use crate::probe::kube_client::{self, At, Connected, encode};
 use crate::probe::service::backends::{self, SliceText};
 use crate::vantage::{Net, VantageKind};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1 as core;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -19,6 +20,8 @@ pub(super) struct Gathered {
     pub(super) flow: Flow,
     /// Kubernetes node of the pod; empty if the endpoint is no pod.
     pub(super) pod_node: String,
+    /// Seconds since the younger of both pods has started.
+    pub(super) age_s: Option<f64>,
 }
 
 /// Reads it; `None` if the cluster has no policies. Records `policies`, `address`, `pod`, `client` as they become known.
@@ -34,7 +37,8 @@ pub(super) async fn gather(probe: &NetworkPolicy, cx: &Context, seen: &mut Obser
     seen.facts.set("address", at.to_string());
     let (server, client) = tokio::join!(pod_at(&api, cx, *at.ip()), client(&api, cx, at));
     let (mut server, mut client) = (server?, client?);
-    let node = if let Found::Pod(_, node) = &server { node.clone() } else { String::new() };
+    let node = if let Found::Pod(_, at) = &server { at.node.clone() } else { String::new() };
+    let age_s = [&server, &client.1].into_iter().filter_map(Found::age_s).reduce(f64::min);
     let own = cx.vantage.node.as_deref().and_then(|name| cx.inventory.node(name)).map(|node| node.kube_name.as_str());
     let own_node = cx.vantage.kind == VantageKind::Node && own.is_some_and(|own| own == node);
     if policies.iter().any(|policy| policy.spec().is_ok_and(|spec| spec.reads_namespaces())) {
@@ -53,7 +57,7 @@ pub(super) async fn gather(probe: &NetworkPolicy, cx: &Context, seen: &mut Obser
         protocol: if probe.protocol == Protocol::Udp { "UDP" } else { "TCP" },
         own_node,
     };
-    Ok(Some(Gathered { policies, flow, pod_node: node }))
+    Ok(Some(Gathered { policies, flow, pod_node: node, age_s }))
 }
 
 /// The API from here, or from the witness: a policy may keep this very pod from it.
@@ -90,13 +94,25 @@ async fn endpoint(probe: &NetworkPolicy, api: &Connected) -> Result<SocketAddrV4
 
 /// Who has an address.
 enum Found {
-    /// A pod, and its node.
-    Pod(Pod, String),
+    /// A pod, and where it runs since when.
+    Pod(Pod, Running),
     Host,
     Unknown(String),
 }
 
+struct Running {
+    node: String,
+    since: Option<DateTime<Utc>>,
+}
+
 impl Found {
+    /// Seconds since the pod has started; a clock that is behind the start tells nothing.
+    fn age_s(&self) -> Option<f64> {
+        let Self::Pod(_, Running { since: Some(since), .. }) = self else { return None };
+        let age = (Utc::now() - since).num_milliseconds();
+        (age >= 0).then(|| age as f64 / 1000.0)
+    }
+
     fn name(&self) -> String {
         if let Self::Pod(pod, _) = self { clean(&format!("{}/{}", pod.namespace, pod.name), 320) } else { String::new() }
     }
@@ -173,7 +189,9 @@ fn pod_of(pod: &core::Pod) -> Found {
         namespace_labels: Err("the labels of its namespace were not asked for".to_owned()),
         ports: ports.collect(),
     };
-    Found::Pod(read, spec.node_name.unwrap_or_default())
+    let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    let since = started.and_then(|time| DateTime::parse_from_rfc3339(&time.0.to_string()).ok()).map(|time| time.to_utc());
+    Found::Pod(read, Running { node: spec.node_name.unwrap_or_default(), since })
 }
 
 /// Adds the labels of a pod's namespace.

@@ -59,6 +59,8 @@ pub(super) struct Judgement {
     pub(super) blocked: Answer,
     /// For each policy that selects an end and does not allow it, why not: `apps/deny-all (ingress: it has no rule)`.
     pub(super) because: Vec<String>,
+    /// The client's pod may not connect to anything: policies select it for egress, and none of them has a rule.
+    pub(super) isolated: Answer,
 }
 
 /// Judges a connection by all policies of the cluster.
@@ -83,7 +85,7 @@ pub(super) fn judge(policies: &[Policy], flow: &Flow) -> Judgement {
     } else {
         Vec::new()
     };
-    Judgement { selecting, blocked, because }
+    Judgement { selecting, blocked, because, isolated: ends[1].isolates() }
 }
 
 /// The policies of one direction that concern one end.
@@ -162,6 +164,16 @@ impl Side {
             // Whoever of them selects it allows it; nobody else selects it.
             (Some(_), _) if self.sure.is_empty() && !self.opaque && self.each_doubtful_one_allows(flow) => Ok(false),
             (Some(reason), Ok(false)) => Err(reason.clone()),
+        }
+    }
+
+    /// Whether it denies everything in its direction.
+    fn isolates(&self) -> Answer {
+        let has_rule = self.sure.iter().any(|policy| !self.rules(policy).is_empty());
+        match &self.undecided {
+            _ if has_rule => Ok(false),
+            Some(reason) => Err(reason.clone()),
+            None => Ok(!self.sure.is_empty()),
         }
     }
 

@@ -74,6 +74,8 @@ fn policy_types_say_which_way_a_policy_looks() {
     let elsewhere = of_the_client(json!({"podSelector": client, "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "redis"}}}]}]}));
     assert_eq!(elsewhere.because, ["apps/p (egress: none of its rules is for this destination)"]);
     assert_eq!(of_the_client(json!({"podSelector": client, "policyTypes": ["Egress"], "egress": [{}]})).blocked, Ok(false));
+    assert_eq!(of_the_client(json!({"podSelector": client, "policyTypes": ["Egress"]})).isolated, Ok(true));
+    assert_eq!(of_the_client(json!({"podSelector": client, "egress": [{"ports": [{"port": 53}]}]})).isolated, Ok(false));
     // Both ends have to allow it.
     let both = [
         policy("apps", "in", json!({"podSelector": {}, "ingress": [{}]})),

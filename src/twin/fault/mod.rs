@@ -159,6 +159,7 @@ pub static FAULTS: &[&Fault] = &[
     &networkpolicy::REJECTS,
     &networkpolicy::DROPS,
     &networkpolicy::EGRESS,
+    &networkpolicy::STARTUP,
     &egress_ip_differs::FAULT,
     &warp_split_tunnel::FAULT,
     &warp_dns_fallback::FAULT,

@@ -6,7 +6,7 @@
 use super::Fault;
 use crate::def::inventory::Pod;
 use crate::twin::Twin;
-use crate::twin::cluster::Resource;
+use crate::twin::cluster::{Resource, name_of};
 use crate::twin::nft::{Batch, Hook, Rule};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
@@ -87,6 +87,49 @@ pub(super) static EGRESS: Fault = Fault {
     },
     undo: |twin| Box::pin(async move { lift(twin) }),
 };
+
+pub(super) static STARTUP: Fault = Fault {
+    id: "netpol-startup-race",
+    layer: 3,
+    title: "argilla's pod has just started: a NetworkPolicy lets calypso's pods in, its enforcer does not know the pod yet",
+    expects: "netpol-startup-race",
+    decided_from: &["calypso", "pod:apps/md-query-proxy"],
+    apply: |twin| {
+        Box::pin(async move {
+            let (argilla, proxy) = (pod(twin, "argilla")?, pod(twin, "md-query-proxy")?);
+            let node = twin.inventory.node(&proxy.node).context("the proxy's node")?;
+            let rule = json!({"from": [{"podSelector": {"matchLabels": proxy.labels}}, {"ipBlock": {"cidr": node.pod_cidr}}]});
+            add(twin, json!({"podSelector": {"matchLabels": argilla.labels}, "ingress": [rule]}));
+            started(twin, "argilla", &chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+            enforce(twin, &[argilla], &[], Refusal::Reject)
+        })
+    },
+    undo: |twin| {
+        Box::pin(async move {
+            let before = start_of(twin, "md-query-proxy").context("the proxy's start")?;
+            started(twin, "argilla", &before);
+            lift(twin)
+        })
+    },
+};
+
+/// Changes when a pod has started.
+fn started(twin: &Twin, name: &str, time: &str) {
+    twin.cluster.update(|objects| {
+        objects.each_mut(Resource::Pods, |pod| {
+            if name_of(pod).starts_with(name) {
+                pod["status"]["startTime"] = json!(time);
+            }
+        });
+    });
+}
+
+fn start_of(twin: &Twin, name: &str) -> Option<String> {
+    twin.cluster.read(|objects| {
+        let (_, pod) = objects.list(Resource::Pods).find(|(_, pod)| name_of(pod).starts_with(name))?;
+        Some(pod["status"]["startTime"].as_str()?.to_owned())
+    })
+}
 
 fn pod<'t>(twin: &'t Twin, name: &str) -> Result<&'t Pod> {
     twin.inventory.pods.iter().find(|pod| pod.name == name).with_context(|| format!("the inventory has no pod {name}"))
