@@ -150,7 +150,6 @@ impl NetworkPolicy {
             }
             Err(reason) => _ = seen.facts.unknown("ping", reason),
         }
-        unknown_rest(seen, "nobody refuses it");
     }
 }
 
@@ -159,11 +158,8 @@ async fn connect(cx: &Context, to: SocketAddrV4, seen: &mut Observation) {
     let by = tried.refused_by().map(|hop| format!(", by an ICMP error of {hop}")).unwrap_or_default();
     seen.note("connect", format!("{to}: {} after {} ms{by}", tried.word(), ms(tried.after)));
     seen.facts.set("connect", tried.word()).set("connect_ms", ms(tried.after));
-    match tried.refused_by() {
-        Some(hop) => _ = seen.facts.set("refused_by", hop.to_string()).set("filtered", true),
-        None if tried.error == "ECONNREFUSED" => _ = seen.facts.unknown("refused_by", "the connection was reset").set("filtered", false),
-        None => {}
-    }
+    seen.facts.set_or_unknown("refused_by", tried.refused_by().map(|hop| hop.to_string()), "no ICMP error came");
+    seen.facts.set_or_unknown("filtered", tried.filtered(), "nobody refuses it");
 }
 
 /// Without connections only a refusal tells something.

@@ -132,8 +132,8 @@ impl Probe for Service {
             let name = ladder::name(cx, &self.namespace, &self.name);
             let (through, straight, name) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name);
             let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
-            let refused = straight.as_ref().filter(|tried| tried.word() == "ECONNREFUSED");
-            seen.facts.set_or_unknown("direct_filtered", refused.map(|tried| tried.refused_by().is_some()), "the endpoint does not refuse");
+            let filtered = straight.as_ref().and_then(Tried::filtered);
+            seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
             record(&mut seen, "connect", &cluster_ip, through);
             record(&mut seen, "direct", &direct, straight);
             ladder::walk(cx, sides.as_ref(), known, &mut seen).await;

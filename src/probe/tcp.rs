@@ -66,10 +66,18 @@ impl Tried {
         if self.error.is_empty() { "ok" } else { &self.error }
     }
 
-    /// Who ended it with an ICMP error. A host on which nothing listens does not: it resets the connection (RFC 9293 section 3.5.2).
-    /// A packet filter does.
+    /// Who ended it with an ICMP error.
     pub(super) fn refused_by(&self) -> Option<Ipv4Addr> {
         self.refusal.filter(|refusal| refusal.kind != 0)?.from
+    }
+
+    /// Whether a packet filter refused it. A host on which nothing listens resets the connection (RFC 9293 section 3.5.2) and sends
+    /// no ICMP error. `None` if nobody refused it, or with an error that routers send too, such as host unreachable.
+    pub(super) fn filtered(&self) -> Option<bool> {
+        match self.refusal.filter(|refusal| refusal.kind != 0) {
+            Some(refusal) => refusal.is_refused().then_some(true),
+            None => (self.error == "ECONNREFUSED").then_some(false),
+        }
     }
 }
 
@@ -142,6 +150,20 @@ mod tests {
         let probe = Tcp { address: Ipv4Addr::LOCALHOST, port };
         let facts = probe.look(&Net::Here, soon()).await.facts;
         assert_eq!((facts.get("connected"), facts.get("error")), (Some(&json!(false)), Some(&json!("ECONNREFUSED"))));
+    }
+
+    #[test]
+    fn a_filter_is_told_from_a_closed_port_and_from_a_router() {
+        let filtered = |error: &str, icmp: Option<(u8, u8)>| {
+            let from = Some(Ipv4Addr::new(10, 42, 0, 1));
+            let refusal = icmp.map(|(kind, code)| Refusal { from, kind, code, mtu: 0, errno: 0 });
+            Tried { error: error.to_owned(), after: Duration::ZERO, refusal }.filtered()
+        };
+        assert_eq!(filtered("ECONNREFUSED", None), Some(false));
+        // An error of the own kernel is no ICMP error.
+        assert_eq!(filtered("ECONNREFUSED", Some((0, 0))), Some(false));
+        assert_eq!([filtered("ECONNREFUSED", Some((3, 3))), filtered("EHOSTUNREACH", Some((3, 13)))], [Some(true), Some(true)]);
+        assert_eq!([filtered("EHOSTUNREACH", Some((3, 1))), filtered("TIMEOUT", None), filtered("", None)], [None, None, None]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
