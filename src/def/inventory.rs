@@ -79,6 +79,9 @@ pub struct Cluster {
     /// The API server reaches the nodes' kubelets, for logs and exec: so in every real cluster, not so where there is none.
     #[serde(default = "yes")]
     pub kubelets: bool,
+    /// The NetworkPolicies that the document lists, `namespace/name`; absent if it does not speak of them.
+    #[serde(default)]
+    pub network_policies: Option<Vec<String>>,
 }
 
 fn yes() -> bool {

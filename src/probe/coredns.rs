@@ -41,11 +41,7 @@ pub(super) static KIND: Kind = Kind {
         fact("upstream_by_tcp", "count", "resolvers of `upstream` that answer by TCP"),
         fact("addresses", "list of text", "addresses of the pods"),
         fact("answering", "count", "pods that answer by UDP"),
-        fact(
-            "refusing",
-            "count",
-            "pods whose address is reachable and refuses port 53: TCP for certain, UDP with an ICMP error or in silence",
-        ),
+        fact("refusing", "count", "pods whose port 53 is refused, TCP for certain: by the pod, or by a packet filter in its place"),
         fact("silent", "count", "pods that do not answer in time by either"),
         fact("unhealthy", "count", "pods that answer DNS and not 200 on /health"),
         fact("not_ready", "count", "pods that answer DNS and not 200 on /ready"),

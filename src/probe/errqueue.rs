@@ -20,6 +20,14 @@ pub(super) struct Refusal {
     pub(super) errno: u32,
 }
 
+impl Refusal {
+    /// Destination unreachable because of a port, a protocol or a prohibition (codes 2, 3, 9, 10, 13): somebody refuses. The other codes
+    /// also say that a network or a host is out of reach.
+    pub(super) fn is_refused(&self) -> bool {
+        self.kind == 3 && matches!(self.code, 2 | 3 | 9 | 10 | 13)
+    }
+}
+
 /// Asks the kernel to queue errors.
 pub(super) fn enable(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv4RecvErr, &true)?)

@@ -20,6 +20,11 @@ use std::time::Duration;
 
 /// Twice kube-proxy's `minSyncPeriod`.
 const SYNC: Duration = Duration::from_secs(2);
+/// The device that holds the ClusterIPs in kube-proxy's IPVS mode.
+const IPVS_DEVICE: &str = "kube-ipvs0";
+/// Why there are no rules to compare.
+const BY_IPVS: &str = "kube-proxy runs in IPVS mode here: where its virtual servers lead is not in the packet filter, and not read";
+const BY_NOBODY: &str = "there are no rules of kube-proxy's nftables or iptables mode at all: another program may lead services";
 /// Addresses that are listed as a fact.
 const MOST_LISTED: usize = 50;
 
@@ -40,7 +45,7 @@ pub(super) static KIND: Kind = Kind {
         fact(
             "layout",
             "text",
-            "whose rules a packet passes: `nftables`, `iptables` (in nf_tables), `iptables-legacy`, `both` if more than one of these, `other`, or `none` if nothing translates it",
+            "whose rules a packet passes: `nftables`, `iptables` (in nf_tables), `iptables-legacy`, `both` if more than one of these, `ipvs` if there are none and kube-proxy's IPVS device is there, `other`, or `none` if nothing translates it",
         ),
         fact("targets", "list of text", "where a connection of the node itself would be led, address:port"),
         fact("pod_targets", "list of text", "where a connection of a pod on the node would be led"),
@@ -125,7 +130,7 @@ impl KubeProxy {
         let packet = Packet { to: cluster_ip, port: self.port, protocol: if self.protocol == Protocol::Udp { 17 } else { 6 } };
         let net = cx.vantage.net.clone();
         let followed = tokio::task::spawn_blocking(move || follow(&net, packet)).await;
-        let (own, of_pods, written) = match followed.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {
+        let (own, of_pods, absent) = match followed.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {
             Ok(ways) => ways,
             Err(reason) => return Observation::could_not_look(reason),
         };
@@ -133,8 +138,11 @@ impl KubeProxy {
         let protocol = if packet.protocol == 17 { "udp" } else { "tcp" };
         seen.note("asked", format!("first packet of a connection to {}:{}/{protocol}", packet.to, packet.port));
         describe(&mut seen, &own, &of_pods);
+        if absent == Some(BY_IPVS) {
+            seen.note("device", IPVS_DEVICE).facts.set("layout", "ipvs");
+        }
         match wanted {
-            Ok(wanted) => compare(&mut seen, &wanted, &own, written),
+            Ok(wanted) => compare(&mut seen, &wanted, &own, absent),
             Err(reason) => {
                 seen.note("error", &reason);
                 for path in ["endpoints", "stale", "missing", "in_step"] {
@@ -182,12 +190,23 @@ fn differs(seen: &Observation) -> bool {
     seen.facts.get("in_step").and_then(|value| value.as_bool()) == Some(false)
 }
 
-/// Ways of the node's own packets and of its pods', and whether kube-proxy has written any rules here.
-fn follow(net: &crate::vantage::Net, packet: Packet) -> Result<(Ways, Ways, bool), String> {
+/// Ways of the node's own packets and of its pods', and why there are no rules of kube-proxy here, if there are none.
+fn follow(net: &crate::vantage::Net, packet: Packet) -> Result<(Ways, Ways, Option<&'static str>), String> {
     let mut walker = Walker::read(net).map_err(|e| nft::refused(&e))?;
     let mut ways = |hook| walker.ways(packet, hook).map_err(|e| format!("cannot follow the rules for {}:{}: {e}", packet.to, packet.port));
     let (own, of_pods) = (ways(OUTPUT)?, ways(PREROUTING)?);
-    Ok((own, of_pods, walker.holds_kube_proxys()))
+    let devices = || net.with(|| std::fs::read_to_string("/proc/thread-self/net/dev")).and_then(|read| read).unwrap_or_default();
+    let absent = match walker.holds_kube_proxys() || !own.targets.is_empty() {
+        true => None,
+        false if has_ipvs_device(&devices()) => Some(BY_IPVS),
+        false => Some(BY_NOBODY),
+    };
+    Ok((own, of_pods, absent))
+}
+
+/// Whether proc_net_dev(5) lists the device on which kube-proxy keeps the ClusterIPs in IPVS mode.
+fn has_ipvs_device(devices: &str) -> bool {
+    devices.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == IPVS_DEVICE)
 }
 
 fn texts<'a>(addresses: impl Iterator<Item = &'a SocketAddrV4>) -> Vec<String> {
@@ -229,17 +248,11 @@ fn set_targets(facts: &mut Facts, path: &str, ways: &Ways) {
     }
 }
 
-fn compare(seen: &mut Observation, wanted: &Wanted, own: &Ways, written: bool) {
+fn compare(seen: &mut Observation, wanted: &Wanted, own: &Ways, absent: Option<&'static str>) {
     let ready = &wanted.backends.ready;
     let facts = &mut seen.facts;
     facts.set("endpoints", texts(ready.iter()));
-    let undecided = match (own.unread, written || !own.targets.is_empty()) {
-        (true, _) => Some("a rule translates to a target that could not be read"),
-        (false, false) => {
-            Some("there are no rules of kube-proxy's nftables or iptables mode at all: IPVS or another program may lead services")
-        }
-        (false, true) => None,
-    };
+    let undecided = if own.unread { Some("a rule translates to a target that could not be read") } else { absent };
     if let Some(reason) = undecided {
         facts.unknown("stale", reason).unknown("missing", reason).unknown("in_step", reason);
         return;
@@ -278,7 +291,7 @@ mod tests {
         let own = Ways { targets: targets.iter().map(|a| address(a)).collect(), unread, ..Ways::default() };
         let mut seen = Observation::default();
         describe(&mut seen, &own, &Ways::default());
-        compare(&mut seen, &Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial }, &own, true);
+        compare(&mut seen, &Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial }, &own, None);
         seen.facts.to_json()
     }
 
@@ -315,9 +328,16 @@ mod tests {
         let backends = Backends { ready: [address("10.42.0.6:80")].into(), ..Backends::default() };
         let mut seen = Observation::default();
         let wanted = Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial: "" };
-        compare(&mut seen, &wanted, &Ways { untouched: true, ..Ways::default() }, false);
+        compare(&mut seen, &wanted, &Ways { untouched: true, ..Ways::default() }, Some(BY_NOBODY));
         let facts = seen.facts.to_json();
-        assert!(facts["in_step"]["unknown"].as_str().is_some_and(|reason| reason.contains("IPVS")), "{facts}");
+        assert!(facts["in_step"]["unknown"].as_str().is_some_and(|reason| reason.contains("another program")), "{facts}");
+    }
+
+    #[test]
+    fn the_device_of_ipvs_mode_is_told_by_its_whole_name() {
+        let devices = |name: &str| format!("Inter-|   Receive\n face |bytes\n    lo: 0 0\n{name}:     0 0\n");
+        assert!(has_ipvs_device(&devices("kube-ipvs0")) && has_ipvs_device(&devices("  kube-ipvs0")));
+        assert!(!has_ipvs_device(&devices("kube-ipvs01")) && !has_ipvs_device(""));
     }
 
     #[test]

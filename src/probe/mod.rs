@@ -32,6 +32,7 @@ mod kubelet;
 mod link;
 pub(crate) mod lookup;
 mod netlink;
+mod network_policy;
 mod nft;
 mod ocr;
 pub(crate) mod ocr_page;
@@ -102,6 +103,7 @@ pub static KINDS: &[&Kind] = &[
     &kubelet::KIND,
     &service::KIND,
     &kube_proxy::KIND,
+    &network_policy::KIND,
     &egress::KIND,
     &postgres::KIND,
     &pg_login::KIND,

@@ -23,10 +23,20 @@ pub fn rules_of(kind: &str) -> &'static [Rule] {
     const SLICES: Rule = rule("discovery.k8s.io", "endpointslices", &["list"]);
     const COREDNS: &[Rule] =
         &[rule("", "pods", &["list"]), rule("", "pods/log", &["get"]), rule("", "nodes", &["get"]), rule("", "configmaps", &["get"])];
+    const KUBE_PROXY: &[Rule] = &[rule("", "services", &["get", "list"]), SLICES];
+    const NETWORK_POLICY: &[Rule] = &[
+        rule("networking.k8s.io", "networkpolicies", &["list"]),
+        rule("", "services", &["get", "list"]),
+        SLICES,
+        rule("", "pods", &["list"]),
+        rule("", "namespaces", &["get"]),
+    ];
     match kind {
         "kube" | "flannel" | "subnet" => &[NODES],
         "kubelet" => KUBELET,
         "service" => SERVICE,
+        "network-policy" => NETWORK_POLICY,
+        "kube-proxy" => KUBE_PROXY,
         "coredns" => &[SLICES],
         "coredns-pods" => COREDNS,
         _ => &[],

@@ -9,7 +9,8 @@ mod unready;
 pub use all::{Objects, PortState, Services, every_service};
 
 use super::kube_client::{self, At, Connected, Failure};
-use super::net::{self, ms};
+use super::net::ms;
+use super::tcp::{self, Tried};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
@@ -51,11 +52,20 @@ pub(super) static KIND: Kind = Kind {
         fact("connect_ms", "ms", "how long that took"),
         fact("direct", "text", "`ok` or the errno of a connection to the first ready endpoint; empty if there is none"),
         fact("direct_ms", "ms", "how long that took"),
+        fact(
+            "direct_filtered",
+            "bool",
+            "where it is refused: by an ICMP error, which is a packet filter's; a pod on which nothing listens resets the connection",
+        ),
         fact("same_node", "text", "the same for a ready endpoint on the vantage's own node; empty if there is none"),
         fact("other_node", "text", "the same for one on another node; empty if there is none"),
         fact("by_name", "text", "rcode or errno word of the cluster's DNS server for the service's full name"),
         fact("name_matches", "bool", "the name's address is the ClusterIP"),
-        fact("parts_at", "text", "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `app`; empty if nowhere"),
+        fact(
+            "parts_at",
+            "text",
+            "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `pod` (nothing listens, or a policy refuses); empty if nowhere",
+        ),
     ],
     decode: decode::<Service>,
 };
@@ -104,13 +114,26 @@ impl Probe for Service {
             },
         };
         if self.connect == Connect::None {
-            for path in ["connect", "connect_ms", "direct", "direct_ms", "same_node", "other_node", "by_name", "name_matches", "parts_at"] {
+            for path in [
+                "connect",
+                "connect_ms",
+                "direct",
+                "direct_ms",
+                "direct_filtered",
+                "same_node",
+                "other_node",
+                "by_name",
+                "name_matches",
+                "parts_at",
+            ] {
                 seen.facts.unknown(path, "not asked for");
             }
         } else {
             let name = ladder::name(cx, &self.namespace, &self.name);
             let (through, straight, name) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name);
-            let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, (word, _))| (*at, word.clone()));
+            let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
+            let filtered = straight.as_ref().and_then(Tried::filtered);
+            seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
             record(&mut seen, "connect", &cluster_ip, through);
             record(&mut seen, "direct", &direct, straight);
             ladder::walk(cx, sides.as_ref(), known, &mut seen).await;
@@ -302,19 +325,17 @@ fn count(seen: &mut Observation, backends: &Backends) -> Target {
     backends.ready.first().copied().ok_or_else(|| NO_ENDPOINT.to_owned())
 }
 
-/// The word for a connection, and how long it took.
-async fn attempt(cx: &Context, target: &Target) -> Option<(String, f64)> {
-    match net::connect(&cx.vantage.net, *target.as_ref().ok()?, cx.deadline).await {
-        Ok((_, after)) => Some(("ok".to_owned(), ms(after))),
-        Err(error) => Some((error.word, ms(error.after))),
-    }
+async fn attempt(cx: &Context, target: &Target) -> Option<Tried> {
+    Some(tcp::connect(&cx.vantage.net, *target.as_ref().ok()?, cx.deadline).await)
 }
 
-fn record(seen: &mut Observation, path: &str, target: &Target, outcome: Option<(String, f64)>) {
+fn record(seen: &mut Observation, path: &str, target: &Target, outcome: Option<Tried>) {
     let in_ms = format!("{path}_ms");
     match (outcome, target) {
-        (Some((word, after)), Ok(address)) => {
-            seen.note("connect", format!("{address}: {word} after {after} ms"));
+        (Some(tried), Ok(address)) => {
+            let (word, after) = (tried.word(), ms(tried.after));
+            let by = tried.refused_by().map(|hop| format!(", by an ICMP error of {hop}")).unwrap_or_default();
+            seen.note("connect", format!("{address}: {word} after {after} ms{by}"));
             seen.facts.set(path, word).set(&in_ms, after);
         }
         (_, Err(reason)) if reason == NO_ENDPOINT => _ = seen.facts.set(path, "").unknown(&in_ms, reason),

@@ -52,16 +52,38 @@ impl Tcp {
 }
 
 /// What came of a connection attempt.
-struct Tried {
+pub(super) struct Tried {
     /// Errno word; empty if connected.
-    error: String,
-    after: Duration,
+    pub(super) error: String,
+    /// Time until it was known.
+    pub(super) after: Duration,
     refusal: Option<Refusal>,
+}
+
+impl Tried {
+    /// `ok` or the errno word.
+    pub(super) fn word(&self) -> &str {
+        if self.error.is_empty() { "ok" } else { &self.error }
+    }
+
+    /// Who ended it with an ICMP error.
+    pub(super) fn refused_by(&self) -> Option<Ipv4Addr> {
+        self.refusal.filter(|refusal| refusal.kind != 0)?.from
+    }
+
+    /// Whether a packet filter refused it. A host on which nothing listens resets the connection (RFC 9293 section 3.5.2) and sends
+    /// no ICMP error. `None` if nobody refused it, or with an error that routers send too, such as host unreachable.
+    pub(super) fn filtered(&self) -> Option<bool> {
+        match self.refusal.filter(|refusal| refusal.kind != 0) {
+            Some(refusal) => refusal.is_refused().then_some(true),
+            None => (self.error == "ECONNREFUSED").then_some(false),
+        }
+    }
 }
 
 /// As `net::connect`, with the error queue: while a connection is being made the kernel keeps ICMP errors there (since Linux
 /// 5.7), so the hop that refused can be named without privilege.
-async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tried {
+pub(super) async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tried {
     let began = Instant::now();
     let patience = deadline.saturating_duration_since(began).min(CONNECT_TIMEOUT);
     let opened = net.with(TcpSocket::new_v4).and_then(|socket| socket).and_then(|socket| {
@@ -128,6 +150,20 @@ mod tests {
         let probe = Tcp { address: Ipv4Addr::LOCALHOST, port };
         let facts = probe.look(&Net::Here, soon()).await.facts;
         assert_eq!((facts.get("connected"), facts.get("error")), (Some(&json!(false)), Some(&json!("ECONNREFUSED"))));
+    }
+
+    #[test]
+    fn a_filter_is_told_from_a_closed_port_and_from_a_router() {
+        let filtered = |error: &str, icmp: Option<(u8, u8)>| {
+            let from = Some(Ipv4Addr::new(10, 42, 0, 1));
+            let refusal = icmp.map(|(kind, code)| Refusal { from, kind, code, mtu: 0, errno: 0 });
+            Tried { error: error.to_owned(), after: Duration::ZERO, refusal }.filtered()
+        };
+        assert_eq!(filtered("ECONNREFUSED", None), Some(false));
+        // An error of the own kernel is no ICMP error.
+        assert_eq!(filtered("ECONNREFUSED", Some((0, 0))), Some(false));
+        assert_eq!([filtered("ECONNREFUSED", Some((3, 3))), filtered("EHOSTUNREACH", Some((3, 13)))], [Some(true), Some(true)]);
+        assert_eq!([filtered("EHOSTUNREACH", Some((3, 1))), filtered("TIMEOUT", None), filtered("", None)], [None, None, None]);
     }
 
     #[tokio::test(flavor = "multi_thread")]

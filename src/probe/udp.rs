@@ -68,6 +68,17 @@ impl Probe for Udp {
     }
 }
 
+/// The hop that refuses a datagram to a port; the error says what came instead.
+pub(super) async fn refused_by(net: &Net, to: SocketAddrV4, deadline: Instant) -> Result<Ipv4Addr, String> {
+    let socket = open(net, to).map_err(|error| errno_word(&error))?;
+    match ask(&socket, deadline.min(Instant::now() + PATIENCE)).await {
+        Outcome::Refused(refusal, _) if refusal.is_refused() => refusal.from.ok_or_else(|| "an ICMP error of nobody".to_owned()),
+        Outcome::Refused(refusal, _) => Err(errqueue::words(refusal.kind, refusal.code)),
+        Outcome::NotSent(word) => Err(format!("the datagram was not sent: {word}")),
+        _ => Err("no ICMP error came".to_owned()),
+    }
+}
+
 fn open(net: &Net, to: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = net.with(|| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
     errqueue::enable(socket.as_fd())?;

@@ -39,7 +39,7 @@ pub(super) async fn walk(cx: &Context, sides: Option<&Sides>, direct: Option<(So
     let word = async |to: Option<SocketAddrV4>| match (to, &direct) {
         (None, _) => String::new(),
         (Some(to), Some((at, word))) if to == *at => word.clone(),
-        (Some(to), _) => attempt(cx, &Ok(to)).await.map(|(word, _)| word).unwrap_or_default(),
+        (Some(to), _) => attempt(cx, &Ok(to)).await.map(|tried| tried.word().to_owned()).unwrap_or_default(),
     };
     let (same, other) = futures::future::join(word(sides.same), word(sides.other)).await;
     seen.facts.set("same_node", same).set("other_node", other);
@@ -55,8 +55,9 @@ pub(super) async fn name(cx: &Context, namespace: &str, service: &str) -> (Strin
     (reply.rcode, addresses)
 }
 
-/// Where the paths part, from facts that are known: `dns`, `kube-proxy`, `cni` or `app`; empty if nowhere. A pod that does not
-/// answer from another node may be out of reach or out of order: that is not decided here.
+/// Where the paths part, from facts that are known: `dns`, `kube-proxy`, `cni` or `pod`; empty if nowhere. A pod that does not
+/// answer from another node may be out of reach or out of order, and what refuses at the pod may be a policy: that is not decided
+/// here.
 pub(super) fn parts_at(facts: &Facts) -> Option<&'static str> {
     let word = |path: &str| facts.get(path).and_then(|v| v.as_str());
     let (connect, direct) = (word("connect")?, word("direct")?);
@@ -66,7 +67,7 @@ pub(super) fn parts_at(facts: &Facts) -> Option<&'static str> {
         ("ok", _) => Some(""),
         (_, "ok") if same == "ok" && !matches!(other, "" | "ok") => Some("cni"),
         (_, "ok") => Some("kube-proxy"),
-        (_, "ECONNREFUSED") => Some("app"),
+        (_, "ECONNREFUSED") => Some("pod"),
         _ if same == "ok" && other != "ok" => Some("cni"),
         _ => None,
     }
@@ -87,7 +88,7 @@ mod tests {
         assert_eq!(at("ok", "ok", "ok", "", "SERVFAIL"), Some("dns"));
         assert_eq!(at("TIMEOUT", "ok", "", "ok", "NOERROR"), Some("kube-proxy"));
         assert_eq!(at("TIMEOUT", "ok", "ok", "TIMEOUT", "TIMEOUT"), Some("cni"));
-        assert_eq!(at("ECONNREFUSED", "ECONNREFUSED", "", "ECONNREFUSED", "NOERROR"), Some("app"));
+        assert_eq!(at("ECONNREFUSED", "ECONNREFUSED", "", "ECONNREFUSED", "NOERROR"), Some("pod"));
         assert_eq!(at("TIMEOUT", "TIMEOUT", "", "TIMEOUT", "NOERROR"), None);
         assert_eq!(parts_at(&Facts::new()), None);
     }

@@ -39,6 +39,7 @@ mod kubelet_path;
 mod magicdns_in_node_resolv;
 mod mtu;
 mod ndots_amplification;
+mod networkpolicy;
 mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_idle_connection_dropped;
@@ -155,6 +156,10 @@ pub static FAULTS: &[&Fault] = &[
     &kube_proxy_rules_missing::FAULT,
     &kube_proxy_dead::FAULT,
     &terminating_endpoints::FAULT,
+    &networkpolicy::REJECTS,
+    &networkpolicy::DROPS,
+    &networkpolicy::EGRESS,
+    &networkpolicy::STARTUP,
     &egress_ip_differs::FAULT,
     &warp_split_tunnel::FAULT,
     &warp_dns_fallback::FAULT,
