@@ -1,16 +1,18 @@
 //! `vllm`: a vLLM server: health, models, a one-request streamed canary with its own first-token deadline, metrics before and after.
 
+mod fetched;
+
 use super::canary::{self, Canary};
-use super::http1;
+use super::egress_route::route_to;
 use super::net::{connect, ms};
-use super::vllm_metrics::{Scrape, growth, whole};
+use super::vllm_metrics::{growth, whole};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use crate::vantage::Net;
 use async_trait::async_trait;
+use fetched::fetch_over;
+pub(super) use fetched::{Fetched, fetch};
 use futures::join;
-use http_body_util::Full;
-use hyper::Method;
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -58,7 +60,12 @@ pub(super) static KIND: Kind = Kind {
         fact("metrics.status", "number", "status of /metrics; 0 if no answer"),
         fact("metrics.family", "text", "whose metrics they are: `vllm`, `triton`, `dcgm`, `other`, `empty`, or `none` without an answer"),
         fact("metrics.api_family", "text", "the same for the API port, where vLLM itself serves them"),
+        fact("route_device", "text", "device by which the kernel sends to the server"),
         fact("metrics.scrape_ms", "ms", "the scrape before the canary, connection included"),
+        fact("metrics.size_bytes", "bytes", "body of the scrape that came faster: the one before the canary, or the one after it"),
+        fact("metrics.body_ms", "ms", "from the head to the last byte of that scrape: the server has it ready, so the path takes this time"),
+        fact("metrics.kb_per_s", "1000 bytes/s", "its bytes over that time"),
+        fact("metrics.api_cpu_percent", "percent", "processor time of the API process from one scrape to the other; 100 is one core"),
         fact("metrics.prompt", "tokens", "growth of prompt_tokens_total over the canary"),
         fact("metrics.running", "count", "requests running, after the canary"),
         fact("metrics.waiting", "count", "requests waiting, after the canary"),
@@ -70,16 +77,13 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Vllm>,
 };
 
-/// How long one plain request may take.
-const REQUEST_TIME: Duration = Duration::from_secs(3);
 /// What is kept of the check's time for the scrape after the canary.
-const SCRAPE_RESERVE: Duration = Duration::from_millis(1500);
-/// Most bytes of a plain answer. A scrape of vLLM has 60 KB for each model and engine.
-const MOST_BODY_BYTES: usize = 4 << 20;
+const SCRAPE_RESERVE: Duration = Duration::from_millis(6500);
 /// More served models than this are not listed.
 const MOST_MODELS: usize = 64;
 
 const NO_CONNECTION: &str = "no TCP connection";
+const NO_CANARY: &str = "no canary was sent";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,22 +108,11 @@ fn five_seconds() -> u64 {
     5000
 }
 
-/// A plain answer.
-#[derive(Debug, Default)]
-pub(super) struct Fetched {
-    /// HTTP status; 0 if there was no answer.
-    status: u16,
-    /// The whole body.
-    pub(super) body: Vec<u8>,
-    /// Why there is no answer, or not all of it; empty if there is.
-    error: String,
-    /// How long it took.
-    took: Duration,
-}
-
 impl Vllm {
     async fn look(&self, net: &Net, deadline: Instant) -> Observation {
         let mut seen = Observation::default();
+        let route = route_to(net, self.address, deadline).await;
+        seen.facts.set_or_unknown("route_device", route.as_ref().ok().map(|(device, _)| device.clone()), route.as_ref().err().map_or("", |word| word));
         let connected = self.connect(net, deadline, &mut seen).await;
         let api = SocketAddrV4::new(self.address, self.port);
         let before = if let Some(stream) = connected {
@@ -127,21 +120,28 @@ impl Vllm {
             let get = |path| fetch(net, api, path, deadline);
             let (health, version, models, before) = join!(health, get("/version"), get("/v1/models"), self.scrape(net, deadline));
             self.record_api(&health, &version, &models, &mut seen);
+            let scraped_at = Instant::now();
             note_fetch(&mut seen, "/metrics", &before);
             seen.facts.set("metrics.scrape_ms", ms(before.took));
             let reserved = deadline.checked_sub(SCRAPE_RESERVE).unwrap_or(deadline);
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
-            Some(before)
+            Some((before, scraped_at))
         } else {
             self.record_no_connection(&mut seen);
             None
         };
         let after = self.scrape(net, deadline).await;
         note_fetch(&mut seen, "/metrics", &after);
-        let api = if self.metrics_apart() { Some(fetch(net, api, "/metrics", deadline).await) } else { None };
-        seen.facts.set("metrics.api_family", api.as_ref().unwrap_or(&after).family());
-        seen.facts.set("metrics.family", after.family()).unknown("metrics.scrape_ms", "no canary was sent");
-        record_metrics(before.as_ref(), &after, &mut seen);
+        let on_api = if self.metrics_apart() { Some(fetch(net, api, "/metrics", deadline).await) } else { None };
+        let on_api = on_api.as_ref().unwrap_or(&after);
+        seen.facts
+            .set_or_unknown("metrics.api_family", on_api.family(), &on_api.why_not("/metrics"))
+            .set_or_unknown("metrics.family", after.family(), &after.why_not("/metrics"))
+            .unknown("metrics.scrape_ms", NO_CANARY);
+        let between = before.as_ref().map_or(Duration::ZERO, |(_, at)| at.elapsed());
+        let before = before.as_ref().map(|(before, _)| before);
+        record_metrics(before, &after, &mut seen);
+        record_transfer(before, &after, between, &mut seen);
         seen
     }
 
@@ -201,63 +201,6 @@ impl Vllm {
     }
 }
 
-/// GET of a path, whole or not.
-pub(super) async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
-    let began = Instant::now();
-    let until = deadline.min(began + REQUEST_TIME);
-    let fetched = match connect(net, server, until).await {
-        Ok((stream, _)) => fetch_over(stream, server, path, until).await,
-        Err(failed) => Fetched { error: failed.word, ..Fetched::default() },
-    };
-    Fetched { took: began.elapsed(), ..fetched }
-}
-
-async fn fetch_over(stream: TcpStream, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
-    let until = deadline.min(Instant::now() + REQUEST_TIME);
-    let mut fetched = Fetched::default();
-    if let Err(word) = fetch_into(&mut fetched, stream, server, path, until).await {
-        fetched.error = word;
-    }
-    fetched
-}
-
-async fn fetch_into(fetched: &mut Fetched, stream: TcpStream, server: SocketAddrV4, path: &str, until: Instant) -> Result<(), String> {
-    let request = http1::request(Method::GET, path, &server.to_string()).body(Full::default());
-    let request = request.map_err(|_| "not a valid request".to_owned())?;
-    let mut answer = http1::send(stream, request, until).await.map_err(|failed| failed.word)?;
-    fetched.status = answer.head.status.as_u16();
-    let (body, whole) = answer.read(MOST_BODY_BYTES, until).await;
-    if !whole? {
-        return Err("longer than 4 MiB".to_owned());
-    }
-    fetched.body = body;
-    Ok(())
-}
-
-impl Fetched {
-    /// Whose metrics it is.
-    fn family(&self) -> &'static str {
-        match self.status {
-            0 => "none",
-            200 if self.body.trim_ascii().is_empty() => "empty",
-            200 => Scrape::read(&String::from_utf8_lossy(&self.body)).family.word(),
-            _ => "other",
-        }
-    }
-
-    fn json(&self) -> Option<Value> {
-        if self.status == 200 { serde_json::from_slice(&self.body).ok() } else { None }
-    }
-
-    fn why_not(&self, path: &str) -> String {
-        match self.status {
-            _ if !self.error.is_empty() => format!("{path}: {}", self.error),
-            200 => format!("{path}: not the answer of a vLLM server"),
-            status => format!("{path}: HTTP {status}"),
-        }
-    }
-}
-
 fn note_fetch(seen: &mut Observation, path: &str, fetched: &Fetched) {
     let status = if fetched.status == 0 { String::new() } else { fetched.status.to_string() };
     seen.note("http", format!("GET {path} -> {}", [status.as_str(), &fetched.error].join(" ").trim()));
@@ -302,12 +245,11 @@ fn summary(canary: &Canary) -> String {
 }
 
 fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observation) {
-    let text = |fetched: &Fetched| (fetched.status == 200).then(|| Scrape::read(&String::from_utf8_lossy(&fetched.body)));
-    let (old, new) = (before.and_then(text).unwrap_or_default(), text(after));
+    let (old, new) = (before.and_then(Fetched::scrape).unwrap_or_default(), after.scrape());
     let why = new.as_ref().map_or_else(|| after.why_not("/metrics"), |new| new.family.why_not().to_owned());
     let new = new.unwrap_or_default();
     let growth_why = match before {
-        None => "no canary was sent",
+        None => NO_CANARY,
         Some(_) if new.generated.is_some() => "no scrape before the canary, or the counter went back",
         Some(_) => &why,
     };
@@ -321,6 +263,25 @@ fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observat
         .set_or_unknown("metrics.generated", growth(old.generated, new.generated), growth_why)
         .set_or_unknown("metrics.steps", growth(old.steps, new.steps), growth_why)
         .set_or_unknown("metrics.preemptions", growth(old.preemptions, new.preemptions), growth_why);
+}
+
+/// How fast the bytes of a scrape came, and how busy the process was that sent them. Of two scrapes the faster one counts: one
+/// lost packet makes one of them slow.
+fn record_transfer(before: Option<&Fetched>, after: &Fetched, between: Duration, seen: &mut Observation) {
+    let timed = [before, Some(after)].into_iter().flatten().filter_map(|fetched| Some((fetched, fetched.body_time?)));
+    let fastest = timed.min_by(|(a, _), (b, _)| b.kb_per_s().unwrap_or(f64::MAX).total_cmp(&a.kb_per_s().unwrap_or(f64::MAX)));
+    let why = after.why_not("/metrics");
+    seen.facts
+        .set_or_unknown("metrics.size_bytes", fastest.map(|(fetched, _)| fetched.body.len()), &why)
+        .set_or_unknown("metrics.body_ms", fastest.map(|(_, time)| ms(time)), &why)
+        .set_or_unknown("metrics.kb_per_s", fastest.and_then(|(fetched, _)| fetched.kb_per_s()), &why);
+    if let Some((fetched, time)) = fastest {
+        let rate = fetched.kb_per_s().map_or_else(|| "no time".to_owned(), |rate| format!("{rate} kB/s"));
+        seen.note("http", format!("/metrics: {} bytes within {} ms of its head: {rate}", fetched.body.len(), ms(time)));
+    }
+    let cpu = before.and_then(Fetched::scrape).and_then(|old| old.cpu_seconds).zip(after.scrape().and_then(|new| new.cpu_seconds));
+    let percent = cpu.map(|(old, new)| ((new - old) / between.as_secs_f64().max(0.001) * 1000.0).round() / 10.0);
+    seen.facts.set_or_unknown("metrics.api_cpu_percent", percent.filter(|p| *p >= 0.0), "not in two scrapes of /metrics");
 }
 
 #[async_trait]

@@ -18,6 +18,7 @@ pub mod overlay;
 mod secrets;
 pub mod servers;
 pub mod service;
+mod shape;
 pub mod tailscaled;
 pub mod topology;
 pub mod warp;

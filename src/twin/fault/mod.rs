@@ -64,6 +64,7 @@ mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
 mod vllm_page;
+mod vllm_slow_path;
 mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
@@ -173,6 +174,7 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_wrong_model_name::FAULT,
     &vllm_traffic::QUEUEING,
     &vllm_traffic::LONG_PREFILL,
+    &vllm_slow_path::FAULT,
     &vllm_trouble::QUEUE_FULL,
     &vllm_trouble::ENGINE_CRASHED,
     &vllm_trouble::METRICS_ENDPOINT_WRONG,
