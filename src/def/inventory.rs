@@ -194,6 +194,9 @@ pub struct Pod {
     /// Container ports: name and number.
     #[serde(default)]
     pub ports: Vec<PodPort>,
+    /// Nothing asks it and gets an answer: only what it logs tells whether it works.
+    #[serde(default)]
+    pub told_by_log: bool,
     /// How this vantage is reached from here: `netns:NAME`.
     #[serde(default)]
     pub reach: Option<String>,
@@ -395,6 +398,9 @@ pub struct Worker {
     pub name: String,
     /// The URL that it fetches.
     pub fetches: String,
+    /// It passes PDF files where the model server takes images.
+    #[serde(default)]
+    pub sends_pdf_as_image: bool,
     /// What it is for, with the document's line.
     #[serde(default)]
     pub about: String,

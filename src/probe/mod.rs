@@ -39,6 +39,7 @@ mod pg_idle;
 mod pg_login;
 mod pg_wire;
 mod pmtu;
+mod pod_log;
 mod postgres;
 pub(crate) mod prometheus;
 mod query;
@@ -107,6 +108,7 @@ pub static KINDS: &[&Kind] = &[
     &pg_login::KIND,
     &pg_idle::KIND,
     &http::KIND,
+    &pod_log::KIND,
     &vllm::KIND,
     &ocr::KIND,
 ];

@@ -52,6 +52,7 @@ mod portal;
 mod rp_filter_strict;
 mod search_domain_hijack;
 mod stale_vtep_mac;
+mod storage;
 mod tailscale_stopped;
 mod tailscaled_killed;
 mod targetport_name_mismatch;
@@ -187,6 +188,8 @@ pub static FAULTS: &[&Fault] = &[
     &portal::CF_524,
     &tls_in_the_middle::CAPTIVE_PORTAL,
     &tls_in_the_middle::TLS_INSPECTION,
+    &storage::ACCESS_DENIED,
+    &storage::UNAVAILABLE,
 ];
 
 impl Fault {
