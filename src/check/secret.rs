@@ -134,7 +134,10 @@ mod tests {
             ("used s3cretABCDEFGHIJKLMNOP1234 here", "used *** here"),
             ("a token of bob", "a token of bob"),
             ("dial tcp 10.43.0.10:53: connection refused", "dial tcp 10.43.0.10:53: connection refused"),
-            ("An error occurred (SlowDown) when calling the PutObject operation", "An error occurred (SlowDown) when calling the PutObject operation"),
+            (
+                "An error occurred (SlowDown) when calling the PutObject operation",
+                "An error occurred (SlowDown) when calling the PutObject operation",
+            ),
         ] {
             assert_eq!(mask_words(text), shown.replace("*** s3cret", "*** ***"), "{text}");
         }

@@ -303,8 +303,14 @@ pub struct Warp {
 pub struct Egress {
     /// The one source address that the outside must see.
     pub address: Ipv4Addr,
+    /// The IPv6 addresses that the outside may see, if any: by default nothing may leave over IPv6.
+    #[serde(default)]
+    pub ipv6: Vec<std::net::Ipv6Addr>,
     /// Services that answer with the caller's address, as text.
     pub echoes: Vec<String>,
+    /// The same over IPv6, if the others have no IPv6 address.
+    #[serde(default)]
+    pub echoes_ipv6: Vec<String>,
     /// STUN servers, `ADDRESS:PORT`, asked for the same thing over UDP.
     #[serde(default)]
     pub stun: Vec<SocketAddrV4>,

@@ -17,6 +17,7 @@ mod der;
 mod dns;
 mod egress;
 mod egress_route;
+mod egress_six;
 mod errqueue;
 mod flannel;
 #[doc(hidden)]

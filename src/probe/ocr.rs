@@ -176,7 +176,10 @@ impl Ocr {
             400 if answer.message.contains("cannot identify image") => Some(true),
             _ => None,
         };
-        seen.facts.set_or_unknown("pdf.refused", refused, &answer.words()).set("pdf.status", answer.status).set("pdf.message", answer.message);
+        seen.facts
+            .set_or_unknown("pdf.refused", refused, &answer.words())
+            .set("pdf.status", answer.status)
+            .set("pdf.message", answer.message);
     }
 
     /// A page in the place of an image proves as much as an image would: the server has fetched it if it knows that it is none.

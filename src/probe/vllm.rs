@@ -4,7 +4,7 @@ mod fetched;
 
 use super::canary::{self, Canary};
 use super::egress_route::route_to;
-use super::net::{connect, ms};
+use super::net::{connect, ms, tcp_times};
 use super::vllm_metrics::{growth, whole};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
@@ -16,6 +16,7 @@ use futures::join;
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("connect_error", "text", "errno word or TIMEOUT; empty if connected"),
         fact("connect_ms", "ms", "TCP handshake"),
+        fact("rtt_ms", "ms", "round trip of the TCP handshake as the kernel measured it"),
         fact("health_status", "number", "status of /health; 0 if no answer"),
         fact("version", "text", "vLLM version"),
         fact("models", "list of text", "served model ids"),
@@ -63,7 +65,11 @@ pub(super) static KIND: Kind = Kind {
         fact("route_device", "text", "device by which the kernel sends to the server"),
         fact("metrics.scrape_ms", "ms", "the scrape before the canary, connection included"),
         fact("metrics.size_bytes", "bytes", "body of the scrape that came faster: the one before the canary, or the one after it"),
-        fact("metrics.body_ms", "ms", "from the head to the last byte of that scrape: the server has it ready, so the path takes this time"),
+        fact(
+            "metrics.body_ms",
+            "ms",
+            "from the head to the last byte of that scrape: the server has it ready, so the path takes this time",
+        ),
         fact("metrics.kb_per_s", "1000 bytes/s", "its bytes over that time"),
         fact("metrics.api_cpu_percent", "percent", "processor time of the API process from one scrape to the other; 100 is one core"),
         fact("metrics.prompt", "tokens", "growth of prompt_tokens_total over the canary"),
@@ -78,7 +84,7 @@ pub(super) static KIND: Kind = Kind {
 };
 
 /// What is kept of the check's time for the scrape after the canary.
-const SCRAPE_RESERVE: Duration = Duration::from_millis(6500);
+const SCRAPE_RESERVE: Duration = Duration::from_millis(8500);
 /// More served models than this are not listed.
 const MOST_MODELS: usize = 64;
 
@@ -112,7 +118,11 @@ impl Vllm {
     async fn look(&self, net: &Net, deadline: Instant) -> Observation {
         let mut seen = Observation::default();
         let route = route_to(net, self.address, deadline).await;
-        seen.facts.set_or_unknown("route_device", route.as_ref().ok().map(|(device, _)| device.clone()), route.as_ref().err().map_or("", |word| word));
+        seen.facts.set_or_unknown(
+            "route_device",
+            route.as_ref().ok().map(|(device, _)| device.clone()),
+            route.as_ref().err().map_or("", |word| word),
+        );
         let connected = self.connect(net, deadline, &mut seen).await;
         let api = SocketAddrV4::new(self.address, self.port);
         let before = if let Some(stream) = connected {
@@ -162,7 +172,12 @@ impl Vllm {
             Err(failed) => (None, failed.word, failed.after),
         };
         seen.note("tcp", format!("connect {to} -> {} ({} ms)", if error.is_empty() { "connected" } else { &error }, ms(after)));
-        seen.facts.set("connect_error", error).set("connect_ms", ms(after));
+        let times = stream.as_ref().and_then(|stream| tcp_times(stream.as_fd()));
+        seen.facts.set("connect_error", error).set("connect_ms", ms(after)).set_or_unknown(
+            "rtt_ms",
+            times.map(|t| ms(t.round_trip)),
+            NO_CONNECTION,
+        );
         stream
     }
 

@@ -19,6 +19,7 @@ mod secrets;
 pub mod servers;
 pub mod service;
 mod shape;
+mod six;
 pub mod tailscaled;
 pub mod topology;
 pub mod warp;

@@ -48,5 +48,8 @@ async fn who_may_not_read_logs_learns_which_right_is_missing() {
 async fn a_container_without_a_log_has_said_nothing() {
     let none = Reply::Body(400, br#"{"kind":"Status","message":"waiting to start","code":400}"#.to_vec());
     let seen = look(&[(PODS, pods(3)), (LOG, none)]).await;
-    assert_eq!((seen.facts.get("lines"), seen.facts.get("matched"), seen.facts.get("restarts")), (Some(&json!(0)), Some(&json!(0)), Some(&json!(3))));
+    assert_eq!(
+        (seen.facts.get("lines"), seen.facts.get("matched"), seen.facts.get("restarts")),
+        (Some(&json!(0)), Some(&json!(0)), Some(&json!(3)))
+    );
 }

@@ -4,8 +4,7 @@ use crate::check::{clean, secret};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The patterns, by the fact that counts them.
-pub(super) const PATTERNS: &[&str] =
-    &["refused", "unreachable", "timeouts", "names", "server_errors", "storage_refuses", "storage_fails"];
+pub(super) const PATTERNS: &[&str] = &["refused", "unreachable", "timeouts", "names", "server_errors", "storage_refuses", "storage_fails"];
 /// Lines that are kept as evidence: the last ones.
 const MOST_LINES: usize = 6;
 /// Most characters of a line that are shown, and that are looked at.
@@ -36,8 +35,15 @@ const NETWORK: &[(&str, &[&str])] = &[
     ),
 ];
 /// Error codes of the S3 API: of its client's making, and of its own.
-const REFUSES: &[&str] =
-    &["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "NoSuchBucket", "RequestTimeTooSkewed", "Unauthorized"];
+const REFUSES: &[&str] = &[
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "NoSuchBucket",
+    "RequestTimeTooSkewed",
+    "Unauthorized",
+];
 const FAILS: &[&str] = &["SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "TooManyRequests"];
 /// What shows that such a word is a code of object storage.
 const STORAGE: &[&str] = &["s3", "r2", "bucket", "putobject", "getobject", "uploadpart", "headobject", "listobjects", "clienterror"];
@@ -182,7 +188,8 @@ mod tests {
 
     #[test]
     fn secrets_and_control_characters_do_not_survive() {
-        let line = "ERROR \u{1b}[2J connect to postgres://u:s3cret-pw@h/db with token=s3cret-token Bearer s3cretAbC123def456ghi789jkl0: timed out";
+        let line =
+            "ERROR \u{1b}[2J connect to postgres://u:s3cret-pw@h/db with token=s3cret-token Bearer s3cretAbC123def456ghi789jkl0: timed out";
         let said = Said::of(line);
         assert_eq!(said.matched, 1);
         assert!(!said.last_lines[0].contains("s3cret") && !said.last_lines[0].contains('\u{1b}'), "{}", said.last_lines[0]);

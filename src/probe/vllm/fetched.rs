@@ -1,21 +1,22 @@
 //! Plain requests to a model server, whole or cut off, with the time that their bytes took.
 
 use super::super::http1;
-use super::super::net::connect;
+use super::super::net::{connect, tcp_times};
 use super::super::vllm_metrics::Scrape;
 use crate::vantage::Net;
 use http_body_util::Full;
 use hyper::Method;
 use serde_json::Value;
 use std::net::SocketAddrV4;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How long one plain request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(3);
-/// How long a scrape of `/metrics` may take: some 60 KB, also over a path of 100 kbit/s.
-const SCRAPE_TIME: Duration = Duration::from_secs(6);
+/// How long a scrape of `/metrics` may take: some 60 KB, also over a path of 64 kbit/s.
+const SCRAPE_TIME: Duration = Duration::from_secs(8);
 /// Most bytes of a plain answer. A scrape of vLLM has 60 KB for each model and engine.
 const MOST_BODY_BYTES: usize = 4 << 20;
 
@@ -30,7 +31,8 @@ pub(in crate::probe) struct Fetched {
     pub(super) error: String,
     /// How long everything took.
     pub(super) took: Duration,
-    /// From the head of the answer to the last byte of the body that came.
+    /// From the head of the answer to the arrival of the last byte of the body that came, by the kernel's clock: reading late does
+    /// not make a path slow.
     pub(super) body_time: Option<Duration>,
 }
 
@@ -62,10 +64,12 @@ pub(super) async fn fetch_over(stream: TcpStream, server: SocketAddrV4, path: &s
 async fn fetch_into(fetched: &mut Fetched, stream: TcpStream, server: SocketAddrV4, path: &str, until: Instant) -> Result<(), String> {
     let request = http1::request(Method::GET, path, &server.to_string()).body(Full::default());
     let request = request.map_err(|_| "not a valid request".to_owned())?;
+    let socket = stream.as_fd().try_clone_to_owned().ok();
     let mut answer = http1::send(stream, request, until).await.map_err(|failed| failed.word)?;
     fetched.status = answer.head.status.as_u16();
     let (body, ended) = answer.read(MOST_BODY_BYTES, until).await;
-    fetched.body_time = Some(answer.headers_at.elapsed());
+    let quiet = socket.as_ref().and_then(|socket| tcp_times(socket.as_fd())).map_or(Duration::ZERO, |times| times.quiet);
+    fetched.body_time = Some(answer.headers_at.elapsed().saturating_sub(if ended.is_ok() { quiet } else { Duration::ZERO }));
     fetched.body = body;
     match ended {
         Ok(true) => Ok(()),

@@ -17,6 +17,7 @@ mod coredns_single_replica_node_down;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
+mod egress_ipv6;
 mod endpoints_empty_selector;
 mod endpoints_not_ready;
 mod exit_node_approval_removed;
@@ -158,6 +159,7 @@ pub static FAULTS: &[&Fault] = &[
     &kube_proxy_dead::FAULT,
     &terminating_endpoints::FAULT,
     &egress_ip_differs::FAULT,
+    &egress_ipv6::FAULT,
     &warp_split_tunnel::FAULT,
     &warp_dns_fallback::FAULT,
     &cloudflared_no_quic::FAULT,

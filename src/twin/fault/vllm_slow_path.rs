@@ -2,13 +2,13 @@
 
 use super::Fault;
 
-/// 80 kbit/s: a page would take the better part of a minute.
-const BYTES_PER_S: u32 = 10_000;
+/// 120 kbit/s: a page of a megabyte would take the better part of a minute.
+const BYTES_PER_S: u32 = 15_000;
 
 pub(super) static FAULT: Fault = Fault {
     id: "vllm-slow-path",
     layer: 4,
-    title: "the link of the model server's host carries 10 kB/s",
+    title: "the link of the model server's host carries 15 kB/s",
     expects: "vllm-slow-path",
     decided_from: &["calypso", "workstation", "all"],
     apply: |twin| Box::pin(async move { twin.host("dgx")?.narrow("eth0", BYTES_PER_S).await }),
