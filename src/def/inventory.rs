@@ -392,6 +392,9 @@ pub struct Vllm {
     /// GPU, as documented.
     #[serde(default)]
     pub gpu: Option<String>,
+    /// The systemd unit that runs it on its host.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// Vantages that have a path to it.
     pub from: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! `vllm`: a vLLM server: health, models, a one-request streamed canary with its own first-token deadline, metrics before and after.
 
 mod fetched;
+mod unit;
 
 use super::canary::{self, Canary};
 use super::egress_route::route_to;
@@ -8,7 +9,7 @@ use super::net::{connect, ms, tcp_times};
 use super::vllm_metrics::{growth, whole};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
-use crate::vantage::Net;
+use crate::vantage::{Net, Vantage};
 use async_trait::async_trait;
 use fetched::fetch_over;
 pub(super) use fetched::{Fetched, fetch};
@@ -33,12 +34,20 @@ pub(super) static KIND: Kind = Kind {
         ("metrics_port", "port of /metrics"),
         ("model", "model name"),
         ("max_tokens", "tokens that the canary asks for (16)"),
+        ("unit", "systemd unit of the server, whose journal tells on its own host why nothing listens (optional)"),
         ("first_token_ms", "deadline for the first token (5000)"),
     ],
     facts: &[
         fact("connect_error", "text", "errno word or TIMEOUT; empty if connected"),
         fact("connect_ms", "ms", "TCP handshake"),
         fact("rtt_ms", "ms", "round trip of the TCP handshake as the kernel measured it"),
+        fact(
+            "unit.out_of_memory",
+            "count",
+            "lines of the unit's journal that tell of too little GPU memory; known only on the server's host",
+        ),
+        fact("unit.restarts", "count", "how often systemd has restarted the unit"),
+        fact("unit.last", "text", "the last of those lines; empty if there is none"),
         fact("health_status", "number", "status of /health; 0 if no answer"),
         fact("version", "text", "vLLM version"),
         fact("models", "list of text", "served model ids"),
@@ -100,6 +109,8 @@ struct Vllm {
     #[serde(default)]
     metrics_port: Option<u16>,
     model: String,
+    #[serde(default)]
+    unit: Option<String>,
     #[serde(default = "sixteen")]
     max_tokens: u32,
     #[serde(default = "five_seconds")]
@@ -115,8 +126,8 @@ fn five_seconds() -> u64 {
 }
 
 impl Vllm {
-    async fn look(&self, net: &Net, deadline: Instant) -> Observation {
-        let mut seen = Observation::default();
+    async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
+        let (net, mut seen) = (&vantage.net, Observation::default());
         let route = route_to(net, self.address, deadline).await;
         seen.facts.set_or_unknown(
             "route_device",
@@ -126,6 +137,7 @@ impl Vllm {
         let connected = self.connect(net, deadline, &mut seen).await;
         let api = SocketAddrV4::new(self.address, self.port);
         let before = if let Some(stream) = connected {
+            unit::FACTS.iter().for_each(|path| _ = seen.facts.unknown(path, "it listens: its journal was not read"));
             let health = fetch_over(stream, api, "/health", deadline);
             let get = |path| fetch(net, api, path, deadline);
             let (health, version, models, before) = join!(health, get("/version"), get("/v1/models"), self.scrape(net, deadline));
@@ -137,6 +149,7 @@ impl Vllm {
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
             Some((before, scraped_at))
         } else {
+            unit::look(vantage, self.address, self.unit.as_deref(), deadline, &mut seen).await;
             self.record_no_connection(&mut seen);
             None
         };
@@ -302,7 +315,7 @@ fn record_transfer(before: Option<&Fetched>, after: &Fetched, between: Duration,
 #[async_trait]
 impl Probe for Vllm {
     async fn observe(&self, cx: &Context) -> Observation {
-        self.look(&cx.vantage.net, cx.deadline).await
+        self.look(&cx.vantage, cx.deadline).await
     }
 
     fn target(&self) -> String {
@@ -311,109 +324,4 @@ impl Probe for Vllm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{answer, http};
-    use super::*;
-    use crate::check::Facts;
-    use serde_json::json;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    fn probe(at: SocketAddrV4, metrics_port: u16, model: &str) -> Vllm {
-        let with = toml::toml! { address = "127.0.0.1" port = 1 model = "" first_token_ms = 800 };
-        let probe: Vllm = toml::Value::Table(with).try_into().unwrap();
-        assert_eq!((probe.max_tokens, probe.metrics_port), (16, None));
-        Vllm { address: *at.ip(), port: at.port(), metrics_port: Some(metrics_port), model: model.into(), ..probe }
-    }
-
-    async fn look(probe: &Vllm) -> Facts {
-        let seen = probe.look(&Net::Here, Instant::now() + Duration::from_secs(8)).await;
-        for fact in KIND.facts {
-            let told = seen.facts.get(fact.path).is_some() || seen.facts.unknowns().contains_key(fact.path);
-            assert!(told, "{} is neither known nor unknown", fact.path);
-        }
-        seen.facts
-    }
-
-    /// A server as captured; each scrape after the first has 8 tokens and steps more.
-    async fn server(stream: &'static [u8]) -> SocketAddrV4 {
-        let scrapes = AtomicU64::new(0);
-        http(move |request| match request.split(' ').nth(1).unwrap_or_default() {
-            "/health" => answer("200 OK", ""),
-            "/version" => include_bytes!("../../tests/data/vllm/get_version.txt").to_vec(),
-            "/v1/models" => {
-                // A name in it was edited after the capture: its content-length is no longer right.
-                let capture = include_str!("../../tests/data/vllm/get_v1_models.txt");
-                answer("200 OK", capture.split_once("\r\n\r\n").unwrap().1)
-            }
-            "/metrics" => {
-                let n = 8 * scrapes.fetch_add(1, Ordering::Relaxed);
-                let text = include_str!("../../tests/data/vllm/metrics_under_load.txt");
-                let text = text.replace("} 14278.0", &format!("}} {}.0", 14278 + n)).replace("} 8140.0", &format!("}} {}.0", 8140 + n));
-                answer("200 OK", &text)
-            }
-            "/v1/chat/completions" => stream.to_vec(),
-            _ => answer("404 Not Found", "{\"detail\":\"Not Found\"}"),
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn a_healthy_server() {
-        let at = server(include_bytes!("../../tests/data/vllm/raw_stream_bytes.bin")).await;
-        let facts = look(&probe(at, at.port(), "tiny")).await;
-        let get = |path| facts.get(path).cloned().unwrap_or_default();
-        assert_eq!((get("health_status"), get("version"), get("connect_error")), (json!(200), json!("0.32.0"), json!("")));
-        assert_eq!(get("models"), json!(["tiny", "deepseek-ai/DeepSeek-OCR"]));
-        assert_eq!((get("model_served"), get("max_model_len")), (json!(true), json!(512)));
-        assert_eq!((get("canary.complete"), get("canary.error"), get("canary.first_token")), (json!(true), json!(""), json!(true)));
-        assert_eq!((get("metrics.running"), get("metrics.generated"), get("metrics.steps")), (json!(8), json!(8), json!(8)));
-        assert_eq!((get("metrics.kv_cache_percent"), get("metrics.preemptions")), (json!(0.049), json!(0)));
-    }
-
-    #[tokio::test]
-    async fn another_model_and_a_closed_metrics_port() {
-        let at = server(include_bytes!("../../tests/data/vllm/err_unknown_model_stream.txt")).await;
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let facts = look(&probe(at, closed, "nope")).await;
-        assert_eq!((facts.get("model_served"), facts.get("canary.status")), (Some(&json!(false)), Some(&json!(404))));
-        assert_eq!(facts.get("metrics.status"), Some(&json!(0)));
-        assert_eq!(facts.unknowns()["metrics.running"], "/metrics: ECONNREFUSED");
-        assert_eq!(facts.unknowns()["max_model_len"], "the server does not say");
-    }
-
-    #[tokio::test]
-    async fn no_connection_decides_little() {
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let facts = look(&probe(SocketAddrV4::new(Ipv4Addr::LOCALHOST, closed), closed, "tiny")).await;
-        assert_eq!(facts.get("connect_error"), Some(&json!("ECONNREFUSED")));
-        assert_eq!(facts.get("canary.first_token"), Some(&json!(false)));
-        assert_eq!(facts.unknowns()["health_status"], NO_CONNECTION);
-        assert_eq!(facts.unknowns()["metrics.generated"], "no canary was sent");
-    }
-
-    #[tokio::test]
-    async fn metrics_on_a_port_of_their_own_are_told_apart_by_family() {
-        let api = http(|request| {
-            if request.starts_with("GET /metrics ") { answer("200 OK", "vllm:num_requests_running 0\n") } else { answer("404 N", "") }
-        })
-        .await;
-        for (body, family) in
-            [("nv_inference_count 1\n", "triton"), ("DCGM_FI_DEV_GPU_UTIL 3\n", "dcgm"), (" \n", "empty"), ("up 1\n", "other")]
-        {
-            let other = http(move |_| answer("200 OK", body)).await;
-            let facts = look(&probe(api, other.port(), "tiny")).await;
-            assert_eq!((facts.get("metrics.family"), facts.get("metrics.api_family")), (Some(&json!(family)), Some(&json!("vllm"))));
-        }
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        assert_eq!(look(&probe(api, closed, "tiny")).await.get("metrics.family"), Some(&json!("none")));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_no_vllm() {
-        let at = http(|_| answer("200 OK", "<html>")).await;
-        let facts = look(&probe(at, at.port(), "tiny")).await;
-        assert_eq!(facts.unknowns()["model_served"], "/v1/models: not the answer of a vLLM server");
-        assert_eq!(facts.unknowns()["metrics.running"], "no metric of vLLM in the answer");
-        assert_eq!(facts.get("canary.error"), Some(&json!("the stream ended without [DONE]")));
-    }
-}
+mod tests;
