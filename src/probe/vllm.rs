@@ -149,8 +149,8 @@ impl Vllm {
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
             Some((before, scraped_at))
         } else {
-            unit::look(vantage, self.address, self.unit.as_deref(), deadline, &mut seen).await;
             self.record_no_connection(&mut seen);
+            unit::look(vantage, self.address, self.unit.as_deref(), deadline, &mut seen).await;
             None
         };
         let after = self.scrape(net, deadline).await;

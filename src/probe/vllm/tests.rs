@@ -1,8 +1,9 @@
-use super::super::testing::{answer, http, vantage};
+use super::super::testing::{answer, http, listen, read_request, vantage};
 use super::*;
 use crate::check::Facts;
 use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::AsyncWriteExt;
 
 fn probe(at: SocketAddrV4, metrics_port: u16, model: &str) -> Vllm {
     let with = toml::toml! { address = "127.0.0.1" port = 1 model = "" first_token_ms = 800 };
@@ -75,6 +76,7 @@ async fn no_connection_decides_little() {
     assert_eq!(facts.get("canary.first_token"), Some(&json!(false)));
     assert_eq!(facts.unknowns()["health_status"], NO_CONNECTION);
     assert_eq!(facts.unknowns()["metrics.generated"], "no canary was sent");
+    assert_eq!(facts.unknowns()["unit.out_of_memory"], "the inventory names no systemd unit");
 }
 
 #[tokio::test]
@@ -104,4 +106,29 @@ async fn a_server_that_is_no_vllm() {
     assert_eq!(facts.unknowns()["model_served"], "/v1/models: not the answer of a vLLM server");
     assert_eq!(facts.unknowns()["metrics.running"], "no metric of vLLM in the answer");
     assert_eq!(facts.get("canary.error"), Some(&json!("the stream ended without [DONE]")));
+}
+
+/// Sends the head and a first piece at once, and the rest a while later, as a narrow link would.
+#[tokio::test]
+async fn a_scrape_that_trickles_in_is_measured_and_what_is_cut_off_is_no_empty_page() {
+    let page = include_str!("../../../tests/data/vllm/metrics_under_load.txt");
+    let slow = listen(move |mut stream| async move {
+        let request = read_request(&mut stream).await;
+        let whole = answer("200 OK", if request.starts_with("GET /metrics ") { page } else { "" });
+        let (first, rest) = whole.split_at(whole.len().min(200));
+        let _ = stream.write_all(first).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let _ = stream.write_all(rest).await;
+    })
+    .await;
+    let facts = look(&probe(slow, slow.port(), "tiny")).await;
+    let number = |path| facts.get(path).and_then(Value::as_f64).unwrap();
+    assert!((250.0..2000.0).contains(&number("metrics.body_ms")), "{}", number("metrics.body_ms"));
+    assert_eq!(number("metrics.size_bytes"), page.len() as f64);
+    assert!(number("metrics.kb_per_s") < page.len() as f64 / 250.0);
+
+    let cut = http(|_| b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n".to_vec()).await;
+    let facts = look(&probe(cut, cut.port(), "tiny")).await;
+    assert_eq!(facts.unknowns()["metrics.family"], "/metrics: EOF after 0 bytes of the body");
+    assert_eq!(facts.get("metrics.status"), Some(&json!(200)));
 }
