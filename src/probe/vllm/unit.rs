@@ -1,7 +1,7 @@
 //! What the service of a model server has logged: only on its own host, where no port answers but the journal does.
 
 use crate::check::{Observation, clean, secret};
-use crate::vantage::{Net, Source, Transport, Vantage};
+use crate::vantage::{Net, Transport, Vantage};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
@@ -79,6 +79,7 @@ fn restarts(text: &str) -> u64 {
 mod tests {
     use super::super::super::testing::vantage;
     use super::*;
+    use crate::vantage::Source;
     use serde_json::json;
 
     async fn look_at(address: Ipv4Addr, text: &str) -> Observation {
