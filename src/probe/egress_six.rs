@@ -21,7 +21,8 @@ pub(super) async fn look(vantage: &Vantage, echoes: &[HttpUrl], deadline: Instan
         return;
     }
     let until = deadline.min(Instant::now() + TIME);
-    let echoes = &echoes[..echoes.len().min(MOST_ECHOES)];
+    // An IPv4 address in a URL cannot be asked over IPv6.
+    let echoes: Vec<&HttpUrl> = echoes.iter().filter(|url| url.has_name()).take(MOST_ECHOES).collect();
     let asked = join_all(echoes.iter().map(|url| get_over(Family::Six, vantage, url, None, until))).await;
     let mut answers = Vec::new();
     for (url, outcome) in echoes.iter().zip(&asked) {

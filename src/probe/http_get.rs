@@ -59,6 +59,11 @@ impl HttpUrl {
         self.0.host_str().unwrap_or_default()
     }
 
+    /// Whether the host is a name, not an address.
+    pub(super) fn has_name(&self) -> bool {
+        self.host().parse::<Ipv4Addr>().is_err()
+    }
+
     fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
     }

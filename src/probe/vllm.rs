@@ -92,8 +92,8 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Vllm>,
 };
 
-/// What is kept of the check's time for the scrape after the canary.
-const SCRAPE_RESERVE: Duration = Duration::from_millis(8500);
+/// What is kept of the check's time for the scrape after the canary: twice what the one before took, but at least and at most this.
+const SCRAPE_RESERVE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(8500));
 /// More served models than this are not listed.
 const MOST_MODELS: usize = 64;
 
@@ -145,7 +145,8 @@ impl Vllm {
             let scraped_at = Instant::now();
             note_fetch(&mut seen, "/metrics", &before);
             seen.facts.set("metrics.scrape_ms", ms(before.took));
-            let reserved = deadline.checked_sub(SCRAPE_RESERVE).unwrap_or(deadline);
+            let reserve = (before.took * 2).clamp(SCRAPE_RESERVE.0, SCRAPE_RESERVE.1);
+            let reserved = deadline.checked_sub(reserve).unwrap_or(deadline);
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
             Some((before, scraped_at))
         } else {
