@@ -8,6 +8,8 @@ const MASK: &str = "***";
 const SECRET_NAMES: &[&str] = &["token", "key", "sig", "secret", "pass", "pwd", "auth", "credential", "session"];
 /// A parameter's value of this length or more may be one, whatever its name.
 const SUSPICIOUS_LENGTH: usize = 16;
+/// A word of this length with letters and digits may be a key.
+const KEY_LENGTH: usize = 20;
 
 /// The text with user information and secret parameters of every URL in it, and `password=` values, replaced by `***`.
 pub fn mask(text: &str) -> Cow<'_, str> {
@@ -26,6 +28,40 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     }
     out.push_str(rest);
     Cow::Owned(mask_passwords(&out))
+}
+
+/// [`mask`] for text of which nothing is known, such as the log of an application: also the values of parameters with secret
+/// names, what follows `Bearer` and `Basic`, and words of letters and digits that are as long as a key.
+pub fn mask_words(text: &str) -> String {
+    let text = mask(text);
+    let mut out = String::with_capacity(text.len());
+    let mut name = String::new();
+    let mut rest = text.as_ref();
+    while !rest.is_empty() {
+        let end = rest.find(|c| !in_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let named = SECRET_NAMES.iter().any(|secret| name.contains(secret)) || name == "bearer" || name == "basic";
+        let hidden = !word.is_empty() && (named || looks_like_a_key(word));
+        out.push_str(if hidden { MASK } else { word });
+        let gap = after.find(in_word).unwrap_or(after.len());
+        let (between, next) = after.split_at(gap);
+        out.push_str(between);
+        let word = word.to_ascii_lowercase();
+        // `token=x`, `"token": "x"`, `token: x`, `Bearer x`; in `token of bob` no value follows.
+        let value_follows = between.contains(['=', ':']) || ((word == "bearer" || word == "basic") && between == " ");
+        name = if value_follows { word } else { String::new() };
+        rest = next;
+    }
+    out
+}
+
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '/' | '*')
+}
+
+fn looks_like_a_key(word: &str) -> bool {
+    let (digits, letters) = (word.bytes().any(|b| b.is_ascii_digit()), word.bytes().any(|b| b.is_ascii_alphabetic()));
+    word.len() >= KEY_LENGTH && digits && letters && !word.contains('/')
 }
 
 fn ends_url(c: char) -> bool {
@@ -87,7 +123,25 @@ fn mask_passwords(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::mask;
+    use super::{mask, mask_words};
+
+    #[test]
+    fn what_looks_like_a_secret_in_a_log_is_masked() {
+        for (text, shown) in [
+            ("token=s3cret and more", "token=*** and more"),
+            ("{\"api_key\": \"s3cret\", \"n\": 3}", "{\"api_key\": \"***\", \"n\": 3}"),
+            ("Authorization: Bearer s3cret", "Authorization: *** s3cret"),
+            ("used s3cretABCDEFGHIJKLMNOP1234 here", "used *** here"),
+            ("a token of bob", "a token of bob"),
+            ("dial tcp 10.43.0.10:53: connection refused", "dial tcp 10.43.0.10:53: connection refused"),
+            (
+                "An error occurred (SlowDown) when calling the PutObject operation",
+                "An error occurred (SlowDown) when calling the PutObject operation",
+            ),
+        ] {
+            assert_eq!(mask_words(text), shown.replace("*** s3cret", "*** ***"), "{text}");
+        }
+    }
 
     #[test]
     fn masks_what_is_secret_and_nothing_else() {

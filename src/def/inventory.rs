@@ -199,6 +199,9 @@ pub struct Pod {
     /// Container ports: name and number.
     #[serde(default)]
     pub ports: Vec<PodPort>,
+    /// Nothing asks it and gets an answer: only what it logs tells whether it works.
+    #[serde(default)]
+    pub told_by_log: bool,
     /// How this vantage is reached from here: `netns:NAME`.
     #[serde(default)]
     pub reach: Option<String>,
@@ -305,8 +308,14 @@ pub struct Warp {
 pub struct Egress {
     /// The one source address that the outside must see.
     pub address: Ipv4Addr,
+    /// The IPv6 addresses that the outside may see, if any: by default nothing may leave over IPv6.
+    #[serde(default)]
+    pub ipv6: Vec<std::net::Ipv6Addr>,
     /// Services that answer with the caller's address, as text.
     pub echoes: Vec<String>,
+    /// The same over IPv6, if the others have no IPv6 address.
+    #[serde(default)]
+    pub echoes_ipv6: Vec<String>,
     /// STUN servers, `ADDRESS:PORT`, asked for the same thing over UDP.
     #[serde(default)]
     pub stun: Vec<SocketAddrV4>,
@@ -388,6 +397,9 @@ pub struct Vllm {
     /// GPU, as documented.
     #[serde(default)]
     pub gpu: Option<String>,
+    /// The systemd unit that runs it on its host.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// Vantages that have a path to it.
     pub from: Vec<String>,
 }
@@ -400,6 +412,9 @@ pub struct Worker {
     pub name: String,
     /// The URL that it fetches.
     pub fetches: String,
+    /// It passes PDF files where the model server takes images.
+    #[serde(default)]
+    pub sends_pdf_as_image: bool,
     /// What it is for, with the document's line.
     #[serde(default)]
     pub about: String,

@@ -15,15 +15,25 @@ pub fn notes(inv: &Inventory, doc: &Document) -> Vec<Finding> {
         }
     }
     for (n, worker) in inv.workers.iter().enumerate() {
+        let mut note = |key: &str, message: String| {
+            notes.push(doc.finding(doc.line_of(&[Step::Key("worker"), Step::At(n), Step::Key(key)]), message));
+        };
         let host = reqwest::Url::parse(&worker.fetches).ok().and_then(|url| url.host_str()?.parse().ok());
         if host.is_some_and(never_on_the_internet) {
-            let steps = [Step::Key("worker"), Step::At(n), Step::Key("fetches")];
             let message = format!(
                 "the Cloudflare Worker `{}` fetches a private address: Workers reach none without Workers VPC or a tunnel's host name \
                  (workers-to-rfc1918)",
                 worker.name
             );
-            notes.push(doc.finding(doc.line_of(&steps), message));
+            note("fetches", message);
+        }
+        if worker.sends_pdf_as_image {
+            let message = format!(
+                "the Cloudflare Worker `{}` passes a PDF as image_url: vLLM takes images only and answers 400 `cannot identify image \
+                 file`; render its pages first (vllm-image-fetch)",
+                worker.name
+            );
+            note("sends_pdf_as_image", message);
         }
     }
     notes
@@ -74,11 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_network_has_two() {
+    fn the_documented_network_has_three() {
         let notes = of(str::to_owned);
-        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert_eq!(notes.len(), 3, "{notes:?}");
         assert!(notes[0].contains("192.168.2.80/32 can never match") && notes[0].contains("pending removal"), "{notes:?}");
-        assert!(notes[1].contains("workers-to-rfc1918"), "{notes:?}");
+        assert!(notes[1].contains("workers-to-rfc1918") && notes[2].contains("PDF as image_url"), "{notes:?}");
+        let images = of(|text| text.replace("sends_pdf_as_image = true", "sends_pdf_as_image = false"));
+        assert!(!images.iter().any(|note| note.contains("PDF")), "{images:?}");
     }
 
     #[test]

@@ -179,10 +179,10 @@ fn explained(patterns: &[Template], scope: &Scope, failing: &[Failure]) -> Vec<S
     failing.iter().filter(|f| patterns.iter().any(|p| covers(p, f))).map(|f| f.id.clone()).collect()
 }
 
-/// A pattern with `#code` covers a check only when it fails with that expectation and no other.
+/// A pattern with `#code` (or `#code,code`) covers a check only when it fails with that expectation (with some of these) and no other.
 fn covers(pattern: &str, failure: &Failure) -> bool {
     match pattern.split_once('#') {
-        Some((instance, code)) => matches(instance, &failure.id) && failure.codes.iter().all(|c| c == code),
+        Some((instance, codes)) => matches(instance, &failure.id) && failure.codes.iter().all(|c| codes.split(',').any(|code| c == code)),
         None => matches(pattern, &failure.id),
     }
 }
@@ -203,7 +203,14 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{Failure, covers, matches};
+
+    #[test]
+    fn a_pattern_with_codes_covers_nothing_that_fails_otherwise() {
+        let failing = |codes: &[&str]| Failure { id: "v[a]".into(), codes: codes.iter().map(|c| (*c).to_owned()).collect() };
+        assert!(covers("v[*]#late,slow", &failing(&["slow"])) && covers("v[*]#late,slow", &failing(&["slow", "late"])));
+        assert!(!covers("v[*]#late,slow", &failing(&["slow", "lost"])) && !covers("v[*]#late", &failing(&["slow"])));
+    }
 
     #[test]
     fn patterns() {

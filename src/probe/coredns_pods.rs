@@ -3,7 +3,7 @@
 mod corefile;
 mod log;
 
-use super::kube_client::{self, At, Connected, Failure, encode};
+use super::kube_client::{self, At, Connected, Container, Failure, encode};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use async_trait::async_trait;
@@ -55,11 +55,6 @@ pub(super) static KIND: Kind = Kind {
 
 /// Pods that are looked at.
 const MOST_PODS: usize = 16;
-/// Lines and bytes of a log that are asked for.
-const LOG_LINES: usize = 200;
-const LOG_BYTES: usize = 64 << 10;
-/// How old lines of the running container may be: an upstream that failed yesterday explains nothing today.
-const LOG_SECONDS: usize = 900;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,28 +132,9 @@ impl CoreDnsPods {
 
     /// The end of a pod's log, and of the container's before it if there was one.
     async fn log(&self, api: &Connected, pod: &Seen) -> Result<Said, String> {
-        let of = |rest: &str| {
-            let path = format!("/api/v1/namespaces/{}/pods/{}/log", encode(&self.namespace), encode(&pod.name));
-            format!("{path}?container={}&tailLines={LOG_LINES}&limitBytes={LOG_BYTES}{rest}", encode(&pod.container))
-        };
-        let (now, before) = (of(&format!("&sinceSeconds={LOG_SECONDS}")), of("&previous=true"));
-        let previous = async {
-            if pod.restarts == 0 {
-                return Ok(String::new());
-            }
-            match api.log(&before).await {
-                // 400: the kubelet has thrown it away.
-                Err(Failure { at: At::Status(400), .. }) => Ok(String::new()),
-                other => other,
-            }
-        };
-        let (now, previous) = tokio::join!(api.log(&now), previous);
-        // 400: the container has not started; it has no log of its own.
-        let now = match now {
-            Err(Failure { at: At::Status(400), .. }) => String::new(),
-            other => other.map_err(|failure| failure.word)?,
-        };
-        Ok(Said::of(&now).and(Said::of(&previous.map_err(|failure| failure.word)?)))
+        let of = Container { namespace: &self.namespace, pod: &pod.name, name: &pod.container, restarted: pod.restarts > 0 };
+        let ends = api.ends_of_log(of).await.map_err(|failure| failure.word)?;
+        Ok(Said::of(&ends.now).and(Said::of(&ends.before)))
     }
 }
 

@@ -1,17 +1,18 @@
 //! `egress`: the source address that the outside sees, by echo services.
 
 use super::egress_route::route_to;
+use super::egress_six;
 use super::http_get::{Exchange, HttpUrl, get};
-use super::net::{errno_word, ms};
+use super::net::ms;
 use super::stun;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::Observation;
-use crate::vantage::{Net, Vantage};
+use crate::vantage::Vantage;
 use async_trait::async_trait;
 use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ pub(super) static KIND: Kind = Kind {
     args: &[
         ("echoes", "URLs that answer with the caller's address"),
         ("route_to", "address whose route explains the path (optional)"),
+        ("echoes_ipv6", "such URLs whose hosts have IPv6 addresses (the same ones)"),
         ("stun", "STUN servers, `ADDRESS:PORT`: a second kind of proof, over UDP (optional)"),
     ],
     facts: &[
@@ -35,6 +37,12 @@ pub(super) static KIND: Kind = Kind {
         fact("stun_answered", "count", "STUN servers that answered"),
         fact("ipv6_route", "bool", "the kernel has a route to the IPv6 internet: what has an AAAA record may leave by another address"),
         fact("ipv6_source", "address", "source address that it would use; empty if there is no route"),
+        fact(
+            "ipv6_address",
+            "address",
+            "what the first echo service that answered over IPv6 saw; empty if there is no route, or nothing gets out",
+        ),
+        fact("ipv6_answered", "count", "echo services that answered over IPv6"),
         fact("route_device", "text", "device by which the kernel sends to `route_to`"),
         fact("route_table", "number", "table that decided it"),
     ],
@@ -52,6 +60,8 @@ struct Egress {
     echoes: Vec<HttpUrl>,
     #[serde(default)]
     route_to: Option<Ipv4Addr>,
+    #[serde(default)]
+    echoes_ipv6: Vec<HttpUrl>,
     #[serde(default)]
     stun: Vec<SocketAddrV4>,
 }
@@ -84,7 +94,7 @@ impl Egress {
         }
         record(&answers, &mut seen);
         self.ask_stun(vantage, deadline, &mut seen).await;
-        look_for_ipv6(&vantage.net, &mut seen);
+        egress_six::look(vantage, if self.echoes_ipv6.is_empty() { &self.echoes } else { &self.echoes_ipv6 }, deadline, &mut seen).await;
         self.explain_route(vantage, deadline, &mut seen).await;
         seen
     }
@@ -121,21 +131,6 @@ impl Egress {
             }
         }
     }
-}
-
-/// Connecting a UDP socket sends nothing: it makes the kernel choose route and source address. The destination lies in the
-/// documentation range (RFC 3849), which only a default route covers.
-fn look_for_ipv6(net: &Net, seen: &mut Observation) {
-    let far = SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9, 0, 0);
-    let source = net.with(|| {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-        socket.connect(far)?;
-        socket.local_addr()
-    });
-    let source = source.and_then(|outcome| outcome).map(|at| at.ip().to_string());
-    let word = source.as_ref().map_or_else(errno_word, Clone::clone);
-    seen.note("ipv6", format!("source address for {} -> {word}", far.ip()));
-    seen.facts.set("ipv6_route", source.is_ok()).set("ipv6_source", source.unwrap_or_default());
 }
 
 /// The address in the body of a 200, and nothing but that.
@@ -194,7 +189,9 @@ mod tests {
             let server = http(move |_| answer(status, body)).await;
             echoes.push(HttpUrl::try_from(format!("http://{server}/")).unwrap());
         }
-        Egress { echoes, route_to: None, stun: Vec::new() }.look(&vantage(""), Instant::now() + Duration::from_secs(5)).await
+        Egress { echoes, route_to: None, echoes_ipv6: Vec::new(), stun: Vec::new() }
+            .look(&vantage(""), Instant::now() + Duration::from_secs(5))
+            .await
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! `fuzz/` has a target for each (cargo-fuzz, a nightly toolchain); the tests here run all of them over mutations of a real sample
 //! with any toolchain. No parser may panic, take long, or keep more than it promises.
 
-use super::{capture, coredns, coredns_pods, der, nft, pg_wire, prometheus, query, resolv, sse, warp};
+use super::{capture, coredns, coredns_pods, der, nft, pg_wire, pod_log, prometheus, query, resolv, sse, warp};
 
 /// A parser.
 #[derive(Clone, Copy)]
@@ -21,6 +21,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "resolv_conf", run: |b| resolv::kept(&text(b)), most: |_| 64 },
     Target { name: "corefile", run: |b| coredns_pods::kept_of_corefile(&text(b)), most: |_| 128 },
     Target { name: "coredns_log", run: |b| coredns_pods::kept_of_log(&text(b)), most: |_| 32 },
+    Target { name: "app_log", run: |b| pod_log::kept(&text(b)), most: |_| 18 },
     Target { name: "coredns_metrics", run: |b| coredns::kept(&text(b)), most: |_| 128 },
     Target { name: "kube_pods", run: coredns_pods::kept_of_pods, most: |n| n },
     Target { name: "prometheus", run: |b| prometheus::samples(&text(b)).count(), most: |n| n },

@@ -3,7 +3,7 @@
 use super::basic_auth;
 use super::http1::{self, Answer};
 use super::lookup::{How, Lookup, lookup};
-use super::net::{connect, ms};
+use super::net::{connect_to, ms};
 use super::resolv::ResolvConf;
 use super::tls;
 use crate::check::{Observation, clean};
@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,6 +57,11 @@ impl fmt::Display for HttpUrl {
 impl HttpUrl {
     fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
+    }
+
+    /// Whether the host is a name, not an address.
+    pub(super) fn has_name(&self) -> bool {
+        self.host().parse::<Ipv4Addr>().is_err()
     }
 
     fn port(&self) -> u16 {
@@ -146,7 +151,7 @@ pub(super) struct Exchange {
     /// The name lookup; none for an address literal.
     pub(super) lookup: Option<Lookup>,
     /// Address connected to.
-    pub(super) address: Option<Ipv4Addr>,
+    pub(super) address: Option<IpAddr>,
     /// Name resolution; zero for an address literal.
     pub(super) resolve: Option<Duration>,
     /// TCP handshake.
@@ -173,8 +178,28 @@ pub(super) struct Exchange {
 
 type Step<T> = Result<T, (Stage, String)>;
 
+/// By which protocol to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// IPv4.
+    Four,
+    /// IPv6. The name is still looked up over IPv4, as the cluster's resolvers are.
+    Six,
+}
+
 /// Asks for a URL from a vantage. No redirect is followed: it is the answer. The error says why nothing could be tried.
 pub(super) async fn get(vantage: &Vantage, url: &HttpUrl, nameserver: Option<SocketAddrV4>, deadline: Instant) -> Result<Exchange, String> {
+    get_over(Family::Four, vantage, url, nameserver, deadline).await
+}
+
+/// [`get`] over a protocol of choice.
+pub(super) async fn get_over(
+    family: Family,
+    vantage: &Vantage,
+    url: &HttpUrl,
+    nameserver: Option<SocketAddrV4>,
+    deadline: Instant,
+) -> Result<Exchange, String> {
     let roots = if url.https() { Some(tls::roots(vantage).await?) } else { None };
     let conf = match (url.host().parse::<Ipv4Addr>(), nameserver) {
         (Ok(_), _) => None,
@@ -183,7 +208,7 @@ pub(super) async fn get(vantage: &Vantage, url: &HttpUrl, nameserver: Option<Soc
     };
     let began = Instant::now();
     let mut exchange = Exchange::new();
-    let run = Run { vantage, url, deadline };
+    let run = Run { family, vantage, url, deadline };
     let outcome = run.all(&mut exchange, conf, roots).await;
     (exchange.stage, exchange.error) = outcome.map_or_else(|failed| failed, |()| (Stage::Done, String::new()));
     exchange.total = began.elapsed();
@@ -191,6 +216,7 @@ pub(super) async fn get(vantage: &Vantage, url: &HttpUrl, nameserver: Option<Soc
 }
 
 struct Run<'a> {
+    family: Family,
     vantage: &'a Vantage,
     url: &'a HttpUrl,
     deadline: Instant,
@@ -213,22 +239,27 @@ impl Run<'_> {
         }
     }
 
-    async fn resolve(&self, exchange: &mut Exchange, conf: Option<ResolvConf>) -> Step<Ipv4Addr> {
+    async fn resolve(&self, exchange: &mut Exchange, conf: Option<ResolvConf>) -> Step<IpAddr> {
         let began = Instant::now();
         let Some(conf) = conf else {
             exchange.resolve = Some(Duration::ZERO);
-            return self.url.host().parse().map_err(|_| (Stage::Resolve, "dns: no address".to_owned()));
+            let literal = self.url.host().parse().ok().filter(|_| self.family == Family::Four);
+            return literal.map(IpAddr::V4).ok_or_else(|| (Stage::Resolve, "dns: no address".to_owned()));
         };
-        let found = lookup(&self.vantage.net, &conf, self.url.host(), How::default(), self.deadline).await;
+        let how = How { aaaa: self.family == Family::Six, ..How::default() };
+        let found = lookup(&self.vantage.net, &conf, self.url.host(), how, self.deadline).await;
         exchange.resolve = Some(began.elapsed());
         let found = found.map_err(|reason| (Stage::Resolve, format!("dns: {reason}")))?;
-        let address = found.address().ok_or_else(|| (Stage::Resolve, format!("dns: {}", found.rcode())));
+        let address = match self.family {
+            Family::Four => found.address().map(IpAddr::V4).ok_or_else(|| format!("dns: {}", found.rcode())),
+            Family::Six => found.address_six().map(IpAddr::V6).ok_or_else(|| "dns: no IPv6 address".to_owned()),
+        };
         exchange.lookup = Some(found);
-        address
+        address.map_err(|word| (Stage::Resolve, word))
     }
 
-    async fn connect(&self, exchange: &mut Exchange, address: Ipv4Addr) -> Step<TcpStream> {
-        match connect(&self.vantage.net, SocketAddrV4::new(address, self.url.port()), self.deadline).await {
+    async fn connect(&self, exchange: &mut Exchange, address: IpAddr) -> Step<TcpStream> {
+        match connect_to(&self.vantage.net, SocketAddr::new(address, self.url.port()), self.deadline).await {
             Ok((stream, after)) => {
                 exchange.connect = Some(after);
                 Ok(stream)

@@ -13,6 +13,7 @@ mod log;
 
 pub(crate) use failure::{At, Failure};
 pub(crate) use list::{MOST_SEEN, Shape};
+pub(crate) use log::Container;
 
 use super::{Context, net, tls};
 use crate::check::clean;

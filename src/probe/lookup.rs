@@ -7,7 +7,7 @@ use crate::check::Observation;
 use crate::vantage::Net;
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -101,6 +101,12 @@ impl Lookup {
     /// The first address.
     pub(crate) fn address(&self) -> Option<Ipv4Addr> {
         self.answer()?.reply.ipv4()
+    }
+
+    /// The first IPv6 address, if any was asked for.
+    pub(super) fn address_six(&self) -> Option<Ipv6Addr> {
+        let six = self.candidates.iter().filter_map(|c| c.six.as_ref()).flat_map(|reply| &reply.addresses);
+        six.filter_map(|address| if let IpAddr::V6(six) = address { Some(*six) } else { None }).next()
     }
 
     /// The candidate that answered, else the last of those that failed hardest.

@@ -17,6 +17,7 @@ mod der;
 mod dns;
 mod egress;
 mod egress_route;
+mod egress_six;
 mod errqueue;
 mod flannel;
 #[doc(hidden)]
@@ -40,6 +41,7 @@ mod pg_idle;
 mod pg_login;
 mod pg_wire;
 mod pmtu;
+mod pod_log;
 mod postgres;
 pub(crate) mod prometheus;
 mod query;
@@ -109,6 +111,7 @@ pub static KINDS: &[&Kind] = &[
     &pg_login::KIND,
     &pg_idle::KIND,
     &http::KIND,
+    &pod_log::KIND,
     &vllm::KIND,
     &ocr::KIND,
 ];

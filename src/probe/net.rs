@@ -3,6 +3,7 @@
 use crate::vantage::Net;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -45,11 +46,16 @@ pub struct ConnectError {
 
 /// Connects from inside a network; at most [`CONNECT_TIMEOUT`] and at most until `deadline`.
 pub async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Result<(TcpStream, Duration), ConnectError> {
+    connect_to(net, SocketAddr::V4(to), deadline).await
+}
+
+/// [`connect`] to an address of either family.
+pub async fn connect_to(net: &Net, to: SocketAddr, deadline: Instant) -> Result<(TcpStream, Duration), ConnectError> {
     let began = Instant::now();
     let patience = deadline.saturating_duration_since(began).min(CONNECT_TIMEOUT);
     let attempt = async {
-        let socket = net.with(TcpSocket::new_v4)??;
-        socket.connect(SocketAddr::V4(to)).await
+        let socket = net.with(if to.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 })??;
+        socket.connect(to).await
     };
     let outcome = match timeout(patience, attempt).await {
         Ok(result) => result,
@@ -60,6 +66,26 @@ pub async fn connect(net: &Net, to: SocketAddrV4, deadline: Instant) -> Result<(
         Ok(stream) => Ok((stream, after)),
         Err(error) => Err(ConnectError { word: errno_word(&error), after }),
     }
+}
+
+/// What the kernel itself has measured of a TCP connection: true also where this process was late to look.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpTimes {
+    /// Smoothed round trip.
+    pub round_trip: Duration,
+    /// Since the last data came, to a millisecond or a clock tick.
+    pub quiet: Duration,
+}
+
+/// The kernel's times of a connection (tcp(7), `TCP_INFO`).
+pub fn tcp_times(socket: BorrowedFd<'_>) -> Option<TcpTimes> {
+    // SAFETY: tcp_info is plain data, for which zero is a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+    // SAFETY: the buffer has the size given and outlives the call.
+    let outcome = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut size) };
+    let round_trip = Duration::from_micros(info.tcpi_rtt.into());
+    (outcome == 0).then(|| TcpTimes { round_trip, quiet: Duration::from_millis(info.tcpi_last_data_recv.into()) })
 }
 
 /// Milliseconds with three digits after the point, as facts carry them.

@@ -1,6 +1,7 @@
 //! `ocr`: the built-in sample page, read by an OCR model; besides, whether the server's own no-repeat processor is loaded,
-//! and whether its host can fetch an image.
+//! what it says of a PDF in the place of an image, and whether its host can fetch an image.
 
+use super::basic_auth::base64;
 use super::canary::{self, Ask, Canary, completion_request};
 use super::completion::error_message;
 use super::http1;
@@ -50,6 +51,9 @@ pub(super) static KIND: Kind = Kind {
         fact("waiting", "count", "requests waiting then"),
         fact("api_cpu_percent", "percent", "processor time of the API server over the request; 100 is one core"),
         fact("processor_loaded", "bool", "the no-repeat n-gram processor is loaded: it refuses ngram_size -1"),
+        fact("pdf.refused", "bool", "a PDF in the place of an image is refused: not the fetching failed, nor the model, but what was sent"),
+        fact("pdf.status", "number", "HTTP status of a completion with a PDF as its image; 0 if no answer"),
+        fact("pdf.message", "text", "the server's words for it"),
         fact("fetch.ok", "bool", "the server's host reached `fetch_url`"),
         fact("fetch.status", "number", "HTTP status of a completion with that URL as its image; 0 if no answer"),
         fact("fetch.message", "text", "the server's words for it"),
@@ -66,6 +70,8 @@ const SMALL_REQUEST: Duration = Duration::from_secs(9);
 const RESERVE: Duration = Duration::from_secs(12);
 /// Tokens that the text of the prompt has at most, the model's own ones included.
 const MOST_TEXT_TOKENS: u64 = 32;
+/// The beginning of a PDF file (ISO 32000, section 7.5.2) and its end: that it is one shows in the first bytes.
+const PDF: &[u8] = b"%PDF-1.4\n%%EOF\n";
 /// Most bytes of a small answer.
 const MOST_BODY_BYTES: usize = 64 << 10;
 
@@ -96,6 +102,7 @@ impl Ocr {
         record_page(&page, &mut seen);
         metrics.record(&mut seen.facts);
         self.ask_processor(net, deadline, &mut seen).await;
+        self.send_pdf(net, deadline, &mut seen).await;
         self.ask_to_fetch(net, deadline, &mut seen).await;
         seen
     }
@@ -151,6 +158,28 @@ impl Ocr {
             400 if answer.message.contains("ngram_size") => seen.facts.set("processor_loaded", true),
             _ => seen.facts.unknown("processor_loaded", answer.words()),
         };
+    }
+
+    /// A PDF where an image belongs: text first, as the architecture document has it, and the PDF in the request itself, so that no
+    /// fetching can be what fails.
+    async fn send_pdf(&self, net: &Net, deadline: Instant, seen: &mut Observation) {
+        let pdf = format!("data:application/pdf;base64,{}", base64(PDF));
+        let content = json!([
+            {"type": "text", "text": "<|grounding|>Convert the document to markdown."},
+            {"type": "image_url", "image_url": {"url": pdf}},
+        ]);
+        let body = json!({"model": self.model, "messages": [{"role": "user", "content": content}], "max_tokens": 1, "temperature": 0});
+        let answer = self.post(net, &body, deadline).await;
+        seen.note("http", format!("POST /v1/chat/completions with a PDF as image_url -> {}", answer.words()));
+        let refused = match answer.status {
+            200 => Some(false),
+            400 if answer.message.contains("cannot identify image") => Some(true),
+            _ => None,
+        };
+        seen.facts
+            .set_or_unknown("pdf.refused", refused, &answer.words())
+            .set("pdf.status", answer.status)
+            .set("pdf.message", answer.message);
     }
 
     /// A page in the place of an image proves as much as an image would: the server has fetched it if it knows that it is none.

@@ -19,6 +19,7 @@ const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'st
 pub fn rules_of(kind: &str) -> &'static [Rule] {
     const SERVICE: &[Rule] = &[rule("", "services", &["get", "list"]), rule("", "pods", &["list"]), rule("", "events", &["list"]), SLICES];
     const KUBELET: &[Rule] = &[NODES, rule("", "pods", &["list"]), rule("", "pods/log", &["get"])];
+    const POD_LOG: &[Rule] = &[rule("", "pods", &["list"]), rule("", "pods/log", &["get"])];
     const NODES: Rule = rule("", "nodes", &["get", "list"]);
     const SLICES: Rule = rule("discovery.k8s.io", "endpointslices", &["list"]);
     const COREDNS: &[Rule] =
@@ -39,6 +40,7 @@ pub fn rules_of(kind: &str) -> &'static [Rule] {
         "kube-proxy" => KUBE_PROXY,
         "coredns" => &[SLICES],
         "coredns-pods" => COREDNS,
+        "pod-log" => POD_LOG,
         _ => &[],
     }
 }

@@ -1,19 +1,23 @@
 //! `vllm`: a vLLM server: health, models, a one-request streamed canary with its own first-token deadline, metrics before and after.
 
+mod fetched;
+mod unit;
+
 use super::canary::{self, Canary};
-use super::http1;
-use super::net::{connect, ms};
-use super::vllm_metrics::{Scrape, growth, whole};
+use super::egress_route::route_to;
+use super::net::{connect, ms, tcp_times};
+use super::vllm_metrics::{growth, whole};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
-use crate::vantage::Net;
+use crate::vantage::{Net, Vantage};
 use async_trait::async_trait;
+use fetched::fetch_over;
+pub(super) use fetched::{Fetched, fetch};
 use futures::join;
-use http_body_util::Full;
-use hyper::Method;
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -30,11 +34,20 @@ pub(super) static KIND: Kind = Kind {
         ("metrics_port", "port of /metrics"),
         ("model", "model name"),
         ("max_tokens", "tokens that the canary asks for (16)"),
+        ("unit", "systemd unit of the server, whose journal tells on its own host why nothing listens (optional)"),
         ("first_token_ms", "deadline for the first token (5000)"),
     ],
     facts: &[
         fact("connect_error", "text", "errno word or TIMEOUT; empty if connected"),
         fact("connect_ms", "ms", "TCP handshake"),
+        fact("rtt_ms", "ms", "round trip of the TCP handshake as the kernel measured it"),
+        fact(
+            "unit.out_of_memory",
+            "count",
+            "lines of the unit's journal that tell of too little GPU memory; known only on the server's host",
+        ),
+        fact("unit.restarts", "count", "how often systemd has restarted the unit"),
+        fact("unit.last", "text", "the last of those lines; empty if there is none"),
         fact("health_status", "number", "status of /health; 0 if no answer"),
         fact("version", "text", "vLLM version"),
         fact("models", "list of text", "served model ids"),
@@ -58,7 +71,16 @@ pub(super) static KIND: Kind = Kind {
         fact("metrics.status", "number", "status of /metrics; 0 if no answer"),
         fact("metrics.family", "text", "whose metrics they are: `vllm`, `triton`, `dcgm`, `other`, `empty`, or `none` without an answer"),
         fact("metrics.api_family", "text", "the same for the API port, where vLLM itself serves them"),
+        fact("route_device", "text", "device by which the kernel sends to the server"),
         fact("metrics.scrape_ms", "ms", "the scrape before the canary, connection included"),
+        fact("metrics.size_bytes", "bytes", "body of the scrape that came faster: the one before the canary, or the one after it"),
+        fact(
+            "metrics.body_ms",
+            "ms",
+            "from the head to the last byte of that scrape: the server has it ready, so the path takes this time",
+        ),
+        fact("metrics.kb_per_s", "1000 bytes/s", "its bytes over that time"),
+        fact("metrics.api_cpu_percent", "percent", "processor time of the API process from one scrape to the other; 100 is one core"),
         fact("metrics.prompt", "tokens", "growth of prompt_tokens_total over the canary"),
         fact("metrics.running", "count", "requests running, after the canary"),
         fact("metrics.waiting", "count", "requests waiting, after the canary"),
@@ -70,16 +92,13 @@ pub(super) static KIND: Kind = Kind {
     decode: decode::<Vllm>,
 };
 
-/// How long one plain request may take.
-const REQUEST_TIME: Duration = Duration::from_secs(3);
-/// What is kept of the check's time for the scrape after the canary.
-const SCRAPE_RESERVE: Duration = Duration::from_millis(1500);
-/// Most bytes of a plain answer. A scrape of vLLM has 60 KB for each model and engine.
-const MOST_BODY_BYTES: usize = 4 << 20;
+/// What is kept of the check's time for the scrape after the canary: twice what the one before took, but at least and at most this.
+const SCRAPE_RESERVE: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_millis(8500));
 /// More served models than this are not listed.
 const MOST_MODELS: usize = 64;
 
 const NO_CONNECTION: &str = "no TCP connection";
+const NO_CANARY: &str = "no canary was sent";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +109,8 @@ struct Vllm {
     #[serde(default)]
     metrics_port: Option<u16>,
     model: String,
+    #[serde(default)]
+    unit: Option<String>,
     #[serde(default = "sixteen")]
     max_tokens: u32,
     #[serde(default = "five_seconds")]
@@ -104,44 +125,47 @@ fn five_seconds() -> u64 {
     5000
 }
 
-/// A plain answer.
-#[derive(Debug, Default)]
-pub(super) struct Fetched {
-    /// HTTP status; 0 if there was no answer.
-    status: u16,
-    /// The whole body.
-    pub(super) body: Vec<u8>,
-    /// Why there is no answer, or not all of it; empty if there is.
-    error: String,
-    /// How long it took.
-    took: Duration,
-}
-
 impl Vllm {
-    async fn look(&self, net: &Net, deadline: Instant) -> Observation {
-        let mut seen = Observation::default();
+    async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
+        let (net, mut seen) = (&vantage.net, Observation::default());
+        let route = route_to(net, self.address, deadline).await;
+        seen.facts.set_or_unknown(
+            "route_device",
+            route.as_ref().ok().map(|(device, _)| device.clone()),
+            route.as_ref().err().map_or("", |word| word),
+        );
         let connected = self.connect(net, deadline, &mut seen).await;
         let api = SocketAddrV4::new(self.address, self.port);
         let before = if let Some(stream) = connected {
+            unit::FACTS.iter().for_each(|path| _ = seen.facts.unknown(path, "it listens: its journal was not read"));
             let health = fetch_over(stream, api, "/health", deadline);
             let get = |path| fetch(net, api, path, deadline);
             let (health, version, models, before) = join!(health, get("/version"), get("/v1/models"), self.scrape(net, deadline));
             self.record_api(&health, &version, &models, &mut seen);
+            let scraped_at = Instant::now();
             note_fetch(&mut seen, "/metrics", &before);
             seen.facts.set("metrics.scrape_ms", ms(before.took));
-            let reserved = deadline.checked_sub(SCRAPE_RESERVE).unwrap_or(deadline);
+            let reserve = (before.took * 2).clamp(SCRAPE_RESERVE.0, SCRAPE_RESERVE.1);
+            let reserved = deadline.checked_sub(reserve).unwrap_or(deadline);
             record_canary(&canary::run(net, &self.ask(api), reserved).await, &mut seen);
-            Some(before)
+            Some((before, scraped_at))
         } else {
             self.record_no_connection(&mut seen);
+            unit::look(vantage, self.address, self.unit.as_deref(), deadline, &mut seen).await;
             None
         };
         let after = self.scrape(net, deadline).await;
         note_fetch(&mut seen, "/metrics", &after);
-        let api = if self.metrics_apart() { Some(fetch(net, api, "/metrics", deadline).await) } else { None };
-        seen.facts.set("metrics.api_family", api.as_ref().unwrap_or(&after).family());
-        seen.facts.set("metrics.family", after.family()).unknown("metrics.scrape_ms", "no canary was sent");
-        record_metrics(before.as_ref(), &after, &mut seen);
+        let on_api = if self.metrics_apart() { Some(fetch(net, api, "/metrics", deadline).await) } else { None };
+        let on_api = on_api.as_ref().unwrap_or(&after);
+        seen.facts
+            .set_or_unknown("metrics.api_family", on_api.family(), &on_api.why_not("/metrics"))
+            .set_or_unknown("metrics.family", after.family(), &after.why_not("/metrics"))
+            .unknown("metrics.scrape_ms", NO_CANARY);
+        let between = before.as_ref().map_or(Duration::ZERO, |(_, at)| at.elapsed());
+        let before = before.as_ref().map(|(before, _)| before);
+        record_metrics(before, &after, &mut seen);
+        record_transfer(before, &after, between, &mut seen);
         seen
     }
 
@@ -162,7 +186,12 @@ impl Vllm {
             Err(failed) => (None, failed.word, failed.after),
         };
         seen.note("tcp", format!("connect {to} -> {} ({} ms)", if error.is_empty() { "connected" } else { &error }, ms(after)));
-        seen.facts.set("connect_error", error).set("connect_ms", ms(after));
+        let times = stream.as_ref().and_then(|stream| tcp_times(stream.as_fd()));
+        seen.facts.set("connect_error", error).set("connect_ms", ms(after)).set_or_unknown(
+            "rtt_ms",
+            times.map(|t| ms(t.round_trip)),
+            NO_CONNECTION,
+        );
         stream
     }
 
@@ -197,63 +226,6 @@ impl Vllm {
         seen.facts.set("canary.finish_reason", "").set("canary.error", error);
         for fact in KIND.facts.iter().filter(|f| !f.path.starts_with("metrics.")) {
             seen.facts.unknown(fact.path, NO_CONNECTION);
-        }
-    }
-}
-
-/// GET of a path, whole or not.
-pub(super) async fn fetch(net: &Net, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
-    let began = Instant::now();
-    let until = deadline.min(began + REQUEST_TIME);
-    let fetched = match connect(net, server, until).await {
-        Ok((stream, _)) => fetch_over(stream, server, path, until).await,
-        Err(failed) => Fetched { error: failed.word, ..Fetched::default() },
-    };
-    Fetched { took: began.elapsed(), ..fetched }
-}
-
-async fn fetch_over(stream: TcpStream, server: SocketAddrV4, path: &str, deadline: Instant) -> Fetched {
-    let until = deadline.min(Instant::now() + REQUEST_TIME);
-    let mut fetched = Fetched::default();
-    if let Err(word) = fetch_into(&mut fetched, stream, server, path, until).await {
-        fetched.error = word;
-    }
-    fetched
-}
-
-async fn fetch_into(fetched: &mut Fetched, stream: TcpStream, server: SocketAddrV4, path: &str, until: Instant) -> Result<(), String> {
-    let request = http1::request(Method::GET, path, &server.to_string()).body(Full::default());
-    let request = request.map_err(|_| "not a valid request".to_owned())?;
-    let mut answer = http1::send(stream, request, until).await.map_err(|failed| failed.word)?;
-    fetched.status = answer.head.status.as_u16();
-    let (body, whole) = answer.read(MOST_BODY_BYTES, until).await;
-    if !whole? {
-        return Err("longer than 4 MiB".to_owned());
-    }
-    fetched.body = body;
-    Ok(())
-}
-
-impl Fetched {
-    /// Whose metrics it is.
-    fn family(&self) -> &'static str {
-        match self.status {
-            0 => "none",
-            200 if self.body.trim_ascii().is_empty() => "empty",
-            200 => Scrape::read(&String::from_utf8_lossy(&self.body)).family.word(),
-            _ => "other",
-        }
-    }
-
-    fn json(&self) -> Option<Value> {
-        if self.status == 200 { serde_json::from_slice(&self.body).ok() } else { None }
-    }
-
-    fn why_not(&self, path: &str) -> String {
-        match self.status {
-            _ if !self.error.is_empty() => format!("{path}: {}", self.error),
-            200 => format!("{path}: not the answer of a vLLM server"),
-            status => format!("{path}: HTTP {status}"),
         }
     }
 }
@@ -302,12 +274,11 @@ fn summary(canary: &Canary) -> String {
 }
 
 fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observation) {
-    let text = |fetched: &Fetched| (fetched.status == 200).then(|| Scrape::read(&String::from_utf8_lossy(&fetched.body)));
-    let (old, new) = (before.and_then(text).unwrap_or_default(), text(after));
+    let (old, new) = (before.and_then(Fetched::scrape).unwrap_or_default(), after.scrape());
     let why = new.as_ref().map_or_else(|| after.why_not("/metrics"), |new| new.family.why_not().to_owned());
     let new = new.unwrap_or_default();
     let growth_why = match before {
-        None => "no canary was sent",
+        None => NO_CANARY,
         Some(_) if new.generated.is_some() => "no scrape before the canary, or the counter went back",
         Some(_) => &why,
     };
@@ -323,10 +294,29 @@ fn record_metrics(before: Option<&Fetched>, after: &Fetched, seen: &mut Observat
         .set_or_unknown("metrics.preemptions", growth(old.preemptions, new.preemptions), growth_why);
 }
 
+/// How fast the bytes of a scrape came, and how busy the process was that sent them. Of two scrapes the faster one counts: one
+/// lost packet makes one of them slow.
+fn record_transfer(before: Option<&Fetched>, after: &Fetched, between: Duration, seen: &mut Observation) {
+    let timed = [before, Some(after)].into_iter().flatten().filter_map(|fetched| Some((fetched, fetched.body_time?)));
+    let fastest = timed.min_by(|(a, _), (b, _)| b.kb_per_s().unwrap_or(f64::MAX).total_cmp(&a.kb_per_s().unwrap_or(f64::MAX)));
+    let why = after.why_not("/metrics");
+    seen.facts
+        .set_or_unknown("metrics.size_bytes", fastest.map(|(fetched, _)| fetched.body.len()), &why)
+        .set_or_unknown("metrics.body_ms", fastest.map(|(_, time)| ms(time)), &why)
+        .set_or_unknown("metrics.kb_per_s", fastest.and_then(|(fetched, _)| fetched.kb_per_s()), &why);
+    if let Some((fetched, time)) = fastest {
+        let rate = fetched.kb_per_s().map_or_else(|| "no time".to_owned(), |rate| format!("{rate} kB/s"));
+        seen.note("http", format!("/metrics: {} bytes within {} ms of its head: {rate}", fetched.body.len(), ms(time)));
+    }
+    let cpu = before.and_then(Fetched::scrape).and_then(|old| old.cpu_seconds).zip(after.scrape().and_then(|new| new.cpu_seconds));
+    let percent = cpu.map(|(old, new)| ((new - old) / between.as_secs_f64().max(0.001) * 1000.0).round() / 10.0);
+    seen.facts.set_or_unknown("metrics.api_cpu_percent", percent.filter(|p| *p >= 0.0), "not in two scrapes of /metrics");
+}
+
 #[async_trait]
 impl Probe for Vllm {
     async fn observe(&self, cx: &Context) -> Observation {
-        self.look(&cx.vantage.net, cx.deadline).await
+        self.look(&cx.vantage, cx.deadline).await
     }
 
     fn target(&self) -> String {
@@ -335,109 +325,4 @@ impl Probe for Vllm {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{answer, http};
-    use super::*;
-    use crate::check::Facts;
-    use serde_json::json;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    fn probe(at: SocketAddrV4, metrics_port: u16, model: &str) -> Vllm {
-        let with = toml::toml! { address = "127.0.0.1" port = 1 model = "" first_token_ms = 800 };
-        let probe: Vllm = toml::Value::Table(with).try_into().unwrap();
-        assert_eq!((probe.max_tokens, probe.metrics_port), (16, None));
-        Vllm { address: *at.ip(), port: at.port(), metrics_port: Some(metrics_port), model: model.into(), ..probe }
-    }
-
-    async fn look(probe: &Vllm) -> Facts {
-        let seen = probe.look(&Net::Here, Instant::now() + Duration::from_secs(8)).await;
-        for fact in KIND.facts {
-            let told = seen.facts.get(fact.path).is_some() || seen.facts.unknowns().contains_key(fact.path);
-            assert!(told, "{} is neither known nor unknown", fact.path);
-        }
-        seen.facts
-    }
-
-    /// A server as captured; each scrape after the first has 8 tokens and steps more.
-    async fn server(stream: &'static [u8]) -> SocketAddrV4 {
-        let scrapes = AtomicU64::new(0);
-        http(move |request| match request.split(' ').nth(1).unwrap_or_default() {
-            "/health" => answer("200 OK", ""),
-            "/version" => include_bytes!("../../tests/data/vllm/get_version.txt").to_vec(),
-            "/v1/models" => {
-                // A name in it was edited after the capture: its content-length is no longer right.
-                let capture = include_str!("../../tests/data/vllm/get_v1_models.txt");
-                answer("200 OK", capture.split_once("\r\n\r\n").unwrap().1)
-            }
-            "/metrics" => {
-                let n = 8 * scrapes.fetch_add(1, Ordering::Relaxed);
-                let text = include_str!("../../tests/data/vllm/metrics_under_load.txt");
-                let text = text.replace("} 14278.0", &format!("}} {}.0", 14278 + n)).replace("} 8140.0", &format!("}} {}.0", 8140 + n));
-                answer("200 OK", &text)
-            }
-            "/v1/chat/completions" => stream.to_vec(),
-            _ => answer("404 Not Found", "{\"detail\":\"Not Found\"}"),
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn a_healthy_server() {
-        let at = server(include_bytes!("../../tests/data/vllm/raw_stream_bytes.bin")).await;
-        let facts = look(&probe(at, at.port(), "tiny")).await;
-        let get = |path| facts.get(path).cloned().unwrap_or_default();
-        assert_eq!((get("health_status"), get("version"), get("connect_error")), (json!(200), json!("0.32.0"), json!("")));
-        assert_eq!(get("models"), json!(["tiny", "deepseek-ai/DeepSeek-OCR"]));
-        assert_eq!((get("model_served"), get("max_model_len")), (json!(true), json!(512)));
-        assert_eq!((get("canary.complete"), get("canary.error"), get("canary.first_token")), (json!(true), json!(""), json!(true)));
-        assert_eq!((get("metrics.running"), get("metrics.generated"), get("metrics.steps")), (json!(8), json!(8), json!(8)));
-        assert_eq!((get("metrics.kv_cache_percent"), get("metrics.preemptions")), (json!(0.049), json!(0)));
-    }
-
-    #[tokio::test]
-    async fn another_model_and_a_closed_metrics_port() {
-        let at = server(include_bytes!("../../tests/data/vllm/err_unknown_model_stream.txt")).await;
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let facts = look(&probe(at, closed, "nope")).await;
-        assert_eq!((facts.get("model_served"), facts.get("canary.status")), (Some(&json!(false)), Some(&json!(404))));
-        assert_eq!(facts.get("metrics.status"), Some(&json!(0)));
-        assert_eq!(facts.unknowns()["metrics.running"], "/metrics: ECONNREFUSED");
-        assert_eq!(facts.unknowns()["max_model_len"], "the server does not say");
-    }
-
-    #[tokio::test]
-    async fn no_connection_decides_little() {
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let facts = look(&probe(SocketAddrV4::new(Ipv4Addr::LOCALHOST, closed), closed, "tiny")).await;
-        assert_eq!(facts.get("connect_error"), Some(&json!("ECONNREFUSED")));
-        assert_eq!(facts.get("canary.first_token"), Some(&json!(false)));
-        assert_eq!(facts.unknowns()["health_status"], NO_CONNECTION);
-        assert_eq!(facts.unknowns()["metrics.generated"], "no canary was sent");
-    }
-
-    #[tokio::test]
-    async fn metrics_on_a_port_of_their_own_are_told_apart_by_family() {
-        let api = http(|request| {
-            if request.starts_with("GET /metrics ") { answer("200 OK", "vllm:num_requests_running 0\n") } else { answer("404 N", "") }
-        })
-        .await;
-        for (body, family) in
-            [("nv_inference_count 1\n", "triton"), ("DCGM_FI_DEV_GPU_UTIL 3\n", "dcgm"), (" \n", "empty"), ("up 1\n", "other")]
-        {
-            let other = http(move |_| answer("200 OK", body)).await;
-            let facts = look(&probe(api, other.port(), "tiny")).await;
-            assert_eq!((facts.get("metrics.family"), facts.get("metrics.api_family")), (Some(&json!(family)), Some(&json!("vllm"))));
-        }
-        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        assert_eq!(look(&probe(api, closed, "tiny")).await.get("metrics.family"), Some(&json!("none")));
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_no_vllm() {
-        let at = http(|_| answer("200 OK", "<html>")).await;
-        let facts = look(&probe(at, at.port(), "tiny")).await;
-        assert_eq!(facts.unknowns()["model_served"], "/v1/models: not the answer of a vLLM server");
-        assert_eq!(facts.unknowns()["metrics.running"], "no metric of vLLM in the answer");
-        assert_eq!(facts.get("canary.error"), Some(&json!("the stream ended without [DONE]")));
-    }
-}
+mod tests;

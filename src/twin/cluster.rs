@@ -3,6 +3,7 @@
 //! Objects are JSON values, because that is what the API serves. Every change goes through [`Cluster::update`], which then
 //! does the endpoint slice controller's work and moves `resourceVersion` on for whatever has changed.
 
+mod app_logs;
 mod build;
 mod endpoints;
 mod history;
@@ -43,6 +44,7 @@ impl Cluster {
             version: Arc::new(watch::Sender::new(0)),
         };
         cluster.update(|objects| build::build(inventory, objects));
+        app_logs::begin(&cluster.logs, inventory);
         cluster.compact();
         cluster
     }

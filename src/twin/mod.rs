@@ -18,6 +18,8 @@ pub mod overlay;
 mod secrets;
 pub mod servers;
 pub mod service;
+mod shape;
+mod six;
 pub mod tailscaled;
 pub mod topology;
 pub mod warp;

@@ -2,6 +2,7 @@
 
 mod files;
 mod live;
+pub(super) mod six;
 
 pub use files::Resolv;
 
@@ -112,6 +113,9 @@ impl Servers {
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
         let mut portals = Vec::new();
         let mut others = outside(net("internet")?, inv, &authority, &mut portals)?;
+        if hosts.get("internet").is_some_and(Wire::has_six) {
+            others.extend(six::echoes(net("internet")?, inv, &authority)?);
+        }
         for overlay in overlays {
             others.push(kubelet(&overlay.wire.net, &overlay.node, &authority)?);
         }
@@ -162,7 +166,11 @@ impl Servers {
                 .dns
                 .upstream
                 .iter()
-                .map(|ip| Ok(serve_outside(net("internet")?, SocketAddrV4::new(*ip, 53), names(inv))?))
+                .map(|ip| {
+                    let resolver = serve_outside(net("internet")?, SocketAddrV4::new(*ip, 53), names(inv))?;
+                    resolver.set_six(six::names(inv));
+                    Ok(resolver)
+                })
                 .collect::<Result<_>>()?,
             authority,
         };

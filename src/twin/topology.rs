@@ -75,6 +75,9 @@ async fn internet(router: &Wire, inv: &Inventory) -> Result<()> {
     for address in super::servers::public_addresses(inv).into_iter().chain([*super::derp::ADDRESS.ip()]) {
         router.address("lo", address, 32).await?;
     }
+    for address in super::servers::six::names(inv).into_values().filter(|_| router.has_six()) {
+        router.address_six("lo", address, 128).await?;
+    }
     Ok(())
 }
 

@@ -76,6 +76,8 @@ pub struct HostFiles {
     pub trust: Option<Vec<CertificateDer<'static>>>,
     /// PostgreSQL's password file; `None` means `DATABASE_URL`, `PGPASSFILE` or `~/.pgpass` of whoever runs fathom.
     pub pgpass: Option<Source>,
+    /// The journal of the host's services; `None` means what `journalctl` says, on this machine only.
+    pub journal: Option<Source>,
     /// Cloudflare's command; `None` means the one in `PATH`, on this machine only.
     pub warp_cli: Option<WarpCli>,
 }

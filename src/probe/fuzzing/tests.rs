@@ -13,6 +13,7 @@ fn sample(name: &str) -> Vec<u8> {
     match name {
         "resolv_conf" => b"# kubelet\nsearch apps.svc.cluster.local svc.cluster.local\nnameserver 10.43.0.10\noptions ndots:5 rotate\n".to_vec(),
         "corefile" => b".:53 {\n    errors\n    kubernetes cluster.local {\n      pods insecure\n    }\n    forward . /etc/resolv.conf \"9.9.9.9\"\n}\n".to_vec(),
+        "app_log" => b"ERROR dial tcp 10.43.0.10:53: i/o timeout\nERROR bucket b: SlowDown token=abc\nINFO 503 rows\n".to_vec(),
         "coredns_log" => include_bytes!("../../../tests/data/coredns/log-loop.txt").to_vec(),
         "coredns_metrics" | "prometheus" => {
             let page = include_str!("../../../tests/data/coredns/metrics-upstream-dropped.http");

@@ -17,6 +17,7 @@ mod coredns_single_replica_node_down;
 mod coredns_upstream_dead;
 mod derp_relay;
 mod egress_ip_differs;
+mod egress_ipv6;
 mod endpoints_empty_selector;
 mod endpoints_not_ready;
 mod exit_node_approval_removed;
@@ -53,6 +54,7 @@ mod portal;
 mod rp_filter_strict;
 mod search_domain_hijack;
 mod stale_vtep_mac;
+mod storage;
 mod tailscale_stopped;
 mod tailscaled_killed;
 mod targetport_name_mismatch;
@@ -65,6 +67,7 @@ mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
 mod vllm_page;
+mod vllm_slow_path;
 mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
@@ -161,6 +164,7 @@ pub static FAULTS: &[&Fault] = &[
     &networkpolicy::EGRESS,
     &networkpolicy::STARTUP,
     &egress_ip_differs::FAULT,
+    &egress_ipv6::FAULT,
     &warp_split_tunnel::FAULT,
     &warp_dns_fallback::FAULT,
     &cloudflared_no_quic::FAULT,
@@ -178,6 +182,7 @@ pub static FAULTS: &[&Fault] = &[
     &vllm_wrong_model_name::FAULT,
     &vllm_traffic::QUEUEING,
     &vllm_traffic::LONG_PREFILL,
+    &vllm_slow_path::FAULT,
     &vllm_trouble::QUEUE_FULL,
     &vllm_trouble::ENGINE_CRASHED,
     &vllm_trouble::METRICS_ENDPOINT_WRONG,
@@ -190,6 +195,8 @@ pub static FAULTS: &[&Fault] = &[
     &portal::CF_524,
     &tls_in_the_middle::CAPTIVE_PORTAL,
     &tls_in_the_middle::TLS_INSPECTION,
+    &storage::ACCESS_DENIED,
+    &storage::UNAVAILABLE,
 ];
 
 impl Fault {

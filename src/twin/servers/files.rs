@@ -61,6 +61,7 @@ impl Servers {
             systemd_resolv_conf: Some(Source::Text(String::new())),
             tailscale_socket: None,
             warp_cli: None,
+            journal: None,
             subnet_env: None,
             pgpass: Some(Source::Text(self.pgpass.clone())),
             trust: Some(vec![self.authority.certificate()]),

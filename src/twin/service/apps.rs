@@ -7,11 +7,11 @@ use hyper::{Method, Response, StatusCode};
 use rustls::ServerConfig;
 use serde_json::json;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Serves an echo: every GET is answered with the caller's address as text and a newline, as `https://ifconfig.me/ip` and its like do.
-pub fn echo(net: &Net, address: SocketAddrV4, tls: Option<Arc<ServerConfig>>) -> io::Result<ServerHandle> {
+pub fn echo(net: &Net, address: impl Into<SocketAddr>, tls: Option<Arc<ServerConfig>>) -> io::Result<ServerHandle> {
     http::serve(net, address, tls, Style::Title, |caller, _| {
         let text = caller.address.map(|address| format!("{address}\n")).unwrap_or_default();
         async move { answer(StatusCode::OK, &[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")], text) }

@@ -123,7 +123,8 @@ where
 }
 
 /// A listening TCP socket in a network.
-pub(crate) fn listen(net: &Net, address: SocketAddrV4) -> io::Result<TcpListener> {
+pub(crate) fn listen(net: &Net, address: impl Into<SocketAddr>) -> io::Result<TcpListener> {
+    let address = address.into();
     let listener = net.with(|| std::net::TcpListener::bind(address))??;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -45,7 +45,7 @@ pub(crate) enum Style {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     /// Source address; `None` on a unix socket.
-    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) address: Option<IpAddr>,
     /// The client's certificate chain, as sent.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
 }
@@ -120,7 +120,7 @@ fn percent_decode(text: &str) -> String {
 /// Serves HTTP (HTTPS with `tls`) at an address of a network.
 pub(crate) fn serve<H, F>(
     net: &Net,
-    address: SocketAddrV4,
+    address: impl Into<SocketAddr>,
     tls: Option<Arc<ServerConfig>>,
     style: Style,
     handler: H,
@@ -141,8 +141,7 @@ where
     H: Fn(Caller, Request<Incoming>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let SocketAddr::V4(peer) = peer else { return };
-    let mut caller = Caller { address: Some(*peer.ip()), certificates: Vec::new() };
+    let mut caller = Caller { address: Some(peer.ip()), certificates: Vec::new() };
     match tls {
         None => talk(stream, style, caller, handler).await,
         Some(acceptor) => {

@@ -3,12 +3,12 @@
 use hickory_resolver::net::runtime::Time;
 use hickory_resolver::net::xfer::Protocol;
 use hickory_resolver::proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, PTR, SOA};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, PTR, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -49,6 +49,12 @@ impl Answer {
     /// Adds an address record for the question's name.
     pub(super) fn address(mut self, question: &Question, address: Ipv4Addr, ttl: u32) -> Self {
         self.answers.push(Record::from_rdata(question.name.clone(), ttl, RData::A(A(address))));
+        self
+    }
+
+    /// Adds an IPv6 address record for the question's name.
+    pub(super) fn address_six(mut self, question: &Question, address: Ipv6Addr, ttl: u32) -> Self {
+        self.answers.push(Record::from_rdata(question.name.clone(), ttl, RData::AAAA(AAAA(address))));
         self
     }
 

@@ -8,18 +8,20 @@ use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::proto::rr::rdata::SOA;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// TTL of its records, in seconds.
 const TTL: u32 = 300;
 
 type Names = Arc<Mutex<BTreeMap<String, Ipv4Addr>>>;
+type NamesSix = Arc<Mutex<BTreeMap<String, Ipv6Addr>>>;
 
 /// A running resolver.
 pub struct OutsideHandle {
     server: ServerHandle,
     names: Names,
+    six: NamesSix,
 }
 
 impl OutsideHandle {
@@ -31,6 +33,11 @@ impl OutsideHandle {
             Some(address) => names.insert(name, address),
             None => names.remove(&name),
         };
+    }
+
+    /// Names with IPv6 addresses and no others.
+    pub fn set_six(&self, names: BTreeMap<String, Ipv6Addr>) {
+        *self.six.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
     /// Only the running server: its names stay as they are.
@@ -51,9 +58,9 @@ impl OutsideHandle {
 
 /// Serves a resolver that knows these names.
 pub fn serve_outside(net: &Net, address: SocketAddrV4, names: BTreeMap<String, Ipv4Addr>) -> io::Result<OutsideHandle> {
-    let names: Names = Arc::new(Mutex::new(names));
-    let server = super::serve(net, address, Outside(names.clone()))?;
-    Ok(OutsideHandle { server, names })
+    let (names, six): (Names, NamesSix) = (Arc::new(Mutex::new(names)), NamesSix::default());
+    let server = super::serve(net, address, Outside(names.clone(), six.clone()))?;
+    Ok(OutsideHandle { server, names, six })
 }
 
 /// Serves a resolver that answers everything with SERVFAIL, as MagicDNS does without upstream resolvers.
@@ -69,7 +76,7 @@ impl Answers for Failing {
     }
 }
 
-struct Outside(Names);
+struct Outside(Names, NamesSix);
 
 impl Answers for Outside {
     async fn answer(&self, question: &Question) -> Answer {
@@ -81,6 +88,12 @@ impl Answers for Outside {
 
 impl Outside {
     fn look_up(&self, question: &Question) -> Answer {
+        let six = self.1.lock().unwrap_or_else(PoisonError::into_inner).get(&question.text).copied();
+        match six {
+            Some(address) if question.kind == RecordType::AAAA => return Answer::default().address_six(question, address, TTL),
+            Some(_) => return no_data(&question.text),
+            None => {}
+        }
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = names.get(&question.text).or_else(|| {
             let mut parents = question.text.match_indices('.').map(|(at, _)| &question.text[at..]);

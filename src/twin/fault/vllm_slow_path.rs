@@ -1,0 +1,16 @@
+//! The link of the model server's host is narrow: everything works, and everything takes its time.
+
+use super::Fault;
+
+/// 120 kbit/s: a page of a megabyte would take the better part of a minute.
+const BYTES_PER_S: u32 = 15_000;
+
+pub(super) static FAULT: Fault = Fault {
+    id: "vllm-slow-path",
+    layer: 4,
+    title: "the link of the model server's host carries 15 kB/s",
+    expects: "vllm-slow-path",
+    decided_from: &["calypso", "workstation", "all"],
+    apply: |twin| Box::pin(async move { twin.host("dgx")?.narrow("eth0", BYTES_PER_S).await }),
+    undo: |twin| Box::pin(async move { twin.host("dgx")?.widen("eth0").await }),
+};
