@@ -57,6 +57,7 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 pub(crate) mod tls;
+mod trace;
 mod udp;
 mod vllm;
 mod vllm_metrics;
@@ -94,6 +95,7 @@ pub static KINDS: &[&Kind] = &[
     &conntrack::KIND,
     &tcp::KIND,
     &udp::KIND,
+    &trace::KIND,
     &dns::KIND,
     &coredns::KIND,
     &coredns_pods::KIND,
