@@ -21,6 +21,8 @@ mod errqueue;
 mod flannel;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod hostile;
 mod http;
 mod http1;
 mod http_get;

@@ -51,7 +51,11 @@ pub(super) static KIND: Kind = Kind {
             "list of addresses",
             "hops that answered some packets only, while what lies behind them answered all: they limit their ICMP errors",
         ),
-        fact("loss_percent", "percent", "packets that the address did not answer; 100 if it was not reached; of datagrams only none or all: hosts limit those answers"),
+        fact(
+            "loss_percent",
+            "percent",
+            "packets that the address did not answer; 100 if it was not reached; of datagrams only none or all: hosts limit those answers",
+        ),
         fact("loss_from", "address", "the nearest hop from which on packets are lost all the way to the address; empty if none are"),
         fact("loop", "bool", "routers come back again and again and the address is not reached: packets go round in circles"),
         fact("refused", "bool", "a hop answered that it does not pass the packets on"),

@@ -90,9 +90,8 @@ impl Path {
     /// Once is not enough: load balancers send packets over paths of different lengths.
     pub(super) fn loops(&self) -> bool {
         let is = |ttl: u8, address: Ipv4Addr| self.hops.iter().any(|h| h.ttl == ttl && h.address == Some(address));
-        let comes_back = |h: &Hop, period: u8| {
-            h.address.is_some_and(|a| is(h.ttl + period, a) && is(h.ttl + 2 * period, a) && !is(h.ttl + 1, a))
-        };
+        let comes_back =
+            |h: &Hop, period: u8| h.address.is_some_and(|a| is(h.ttl + period, a) && is(h.ttl + 2 * period, a) && !is(h.ttl + 1, a));
         let farthest = self.hops.len() as u8;
         !self.reached && self.hops.iter().any(|h| (2..=farthest / 2).any(|period| comes_back(h, period)))
     }
