@@ -27,7 +27,7 @@ enum Case {
     Fault(&'static Fault, &'static str),
     Mended(&'static Fault),
     Undecided(&'static Fault, &'static str),
-    Pair(&'static Fault, &'static Fault),
+    Pair(&'static Fault, &'static Fault, &'static str),
 }
 
 impl Case {
@@ -37,21 +37,31 @@ impl Case {
             Self::Fault(fault, from) => format!("{} from {from}", fault.id),
             Self::Undecided(fault, from) => format!("{} undecided from {from}", fault.id),
             Self::Mended(fault) => format!("{} mended", fault.id),
-            Self::Pair(a, b) => format!("{} and {}", a.id, b.id),
+            Self::Pair(a, b, _) => format!("{} and {}", a.id, b.id),
         }
     }
 }
 
-/// Faults far enough from each other that both must be named.
-const PAIRS: &[(&str, &str)] = &[
-    ("endpoints-empty-selector", "pg-allowlist-drop"),
-    ("exit-node-without-lan-access", "endpoints-empty-selector"),
-    ("ip-forward-zero", "pg-source-refused-by-gateway"),
-    ("egress-ip-differs", "vllm-engine-dead-health-ok"),
-    ("flannel-recreated-bare", "pg-source-refused-by-gateway"),
-    ("vllm-queueing", "pg-tls-required"),
-    ("vllm-wrong-model-name", "external-5xx"),
-    ("vllm-ocr-repetition", "pg-too-many-clients"),
+const NODES: &str = "calypso,tethys";
+const WITH_WORKSTATION: &str = "calypso,tethys,workstation";
+
+/// Faults far enough from each other that both must be named, from the nodes and from where else one of them is seen.
+const PAIRS: &[(&str, &str, &str)] = &[
+    ("endpoints-empty-selector", "pg-allowlist-drop", NODES),
+    ("exit-node-without-lan-access", "endpoints-empty-selector", NODES),
+    ("ip-forward-zero", "pg-source-refused-by-gateway", NODES),
+    ("egress-ip-differs", "vllm-engine-dead-health-ok", NODES),
+    ("flannel-recreated-bare", "pg-source-refused-by-gateway", NODES),
+    ("vllm-queueing", "pg-tls-required", NODES),
+    ("vllm-wrong-model-name", "external-5xx", NODES),
+    ("vllm-ocr-repetition", "pg-too-many-clients", NODES),
+    ("derp-relay", "pg-allowlist-drop", NODES),
+    ("derp-relay", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
+    ("derp-relay", "cloudflared-route-or-origin-dial", WITH_WORKSTATION),
+    ("exit-node-approval-removed", "cloudflared-no-quic", WITH_WORKSTATION),
+    ("exit-node-approval-removed", "warp-dns-fallback", WITH_WORKSTATION),
+    ("tailscale-stopped", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
+    ("rp-filter-strict", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
 ];
 
 /// Vantage sets that cannot know: nothing may be claimed, and the right cause must be among the possible ones.
@@ -64,7 +74,7 @@ fn cases() -> Vec<Case> {
     let healthy = healthy.into_iter().map(Case::Healthy);
     let faults = FAULTS.iter().flat_map(|f| f.decided_from.iter().map(|from| Case::Fault(f, from)));
     let mended = FAULTS.iter().map(|f| Case::Mended(f));
-    let pairs = PAIRS.iter().map(|(a, b)| Case::Pair(find(a), find(b)));
+    let pairs = PAIRS.iter().map(|(a, b, from)| Case::Pair(find(a), find(b), from));
     let undecided = UNDECIDED.iter().map(|(id, from)| Case::Undecided(find(id), from));
     healthy.chain(faults).chain(mended).chain(undecided).chain(pairs).collect()
 }
@@ -133,10 +143,10 @@ async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
             fault.undo(&twin).await.map_err(|e| format!("{e:#}"))?;
             clean(&look(&twin, catalog, "calypso,tethys").await?)
         }
-        Case::Pair(a, b) => {
+        Case::Pair(a, b, from) => {
             apply(a).await?;
             apply(b).await?;
-            names(&look(&twin, catalog, "calypso,tethys").await?, &[a.expects, b.expects])
+            names(&look(&twin, catalog, from).await?, &[a.expects, b.expects])
         }
     }
 }
