@@ -9,7 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -166,6 +166,10 @@ impl Packet {
         }
         let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_ttl_v4(u32::from(ttl)));
         prepared.and_then(|()| errqueue::enable(socket.as_fd())).map_err(|e| failed("cannot prepare a socket", &e))?;
+        if aim.method == Method::Raw {
+            // ICMP_FILTER (raw(7)): only echo replies; errors come by the queue. Other packets would take their place.
+            only_echo_replies(&socket).map_err(|e| failed("cannot prepare a socket", &e))?;
+        }
         Ok(Self { socket, aim: *aim, ttl, mark: echo_mark() })
     }
 
@@ -234,29 +238,30 @@ impl Packet {
 
     /// The target's own answer.
     fn received(&self) -> Option<Answer> {
-        match self.aim.method {
-            Method::Tcp(_) => self.handshake(),
-            Method::Udp => self.receive().map(|_| Answer::Target),
-            Method::Dgram | Method::Raw => {
-                for _ in 0..MOST_PACKETS {
-                    if self.is_reply(&self.receive()?) {
-                        return Some(Answer::Target);
-                    }
-                }
-                None
+        if matches!(self.aim.method, Method::Tcp(_)) {
+            return self.handshake();
+        }
+        // An error that waits is told by the receive that it keeps from receiving: the next one gets the packet.
+        for _ in 0..MOST_PACKETS {
+            match self.receive() {
+                Ok(packet) if self.is_reply(&packet) => return Some(Answer::Target),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Ok(_) | Err(_) => {}
             }
         }
+        None
     }
 
-    fn receive(&self) -> Option<Vec<u8>> {
+    fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 128];
-        let n = self.socket.recv(&mut buffer).ok()?;
+        let n = self.socket.recv(&mut buffer)?;
         // SAFETY: recv has initialised the first `n` bytes of the buffer, and `n` is at most its length.
-        Some(buffer[..n.min(128)].iter().map(|b| unsafe { b.assume_init() }).collect())
+        Ok(buffer[..n.min(128)].iter().map(|b| unsafe { b.assume_init() }).collect())
     }
 
     fn is_reply(&self, packet: &[u8]) -> bool {
         match self.aim.method {
+            Method::Udp => true,
             // The kernel chose the identifier and looked at it.
             Method::Dgram => packet.first() == Some(&ECHO_REPLY),
             _ => icmp_of(packet).is_some_and(|icmp| icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..8) == Some(&self.mark[..])),
@@ -275,6 +280,16 @@ impl Packet {
             }),
         }
     }
+}
+
+fn only_echo_replies(socket: &Socket) -> io::Result<()> {
+    const SOL_RAW: libc::c_int = 255;
+    const ICMP_FILTER: libc::c_int = 1;
+    let refused: u32 = !(1 << ECHO_REPLY);
+    let size = libc::socklen_t::try_from(size_of_val(&refused)).unwrap_or_default();
+    // SAFETY: the value outlives the call and has the size given.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), SOL_RAW, ICMP_FILTER, (&raw const refused).cast(), size) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// What follows the IPv4 header.
