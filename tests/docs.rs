@@ -47,10 +47,10 @@ fn faults() -> String {
     let mut table = format!("{} faults:\n\n| layer | fault | what is broken | decided from |\n|---|---|---|---|\n", FAULTS.len());
     for layer in 1..=4 {
         for fault in FAULTS.iter().filter(|f| f.layer == layer) {
-            let name = if fault.id == fault.expects {
-                format!("`{}`", fault.id)
-            } else {
-                format!("`{}` (diagnosed as `{}`)", fault.id, fault.expects)
+            let name = match fault.cause() {
+                Some(cause) if cause == fault.id => format!("`{}`", fault.id),
+                Some(cause) => format!("`{}` (diagnosed as `{cause}`)", fault.id),
+                None => format!("`{}` (no fault: nothing may be claimed)", fault.id),
             };
             writeln!(table, "| {layer} | {name} | {} | {} |", fault.title, fault.decided_from.join("; ")).unwrap();
         }

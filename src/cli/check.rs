@@ -25,6 +25,7 @@ pub(super) fn run_filtered(common: &Common, filter: Filter, how: OutputArgs) -> 
         runtime.block_on(follow(running, interrupts, format))?
     };
     let report = build::build(&run, &session.catalog, how.fail_on);
+    let _twin = session.end_of_probing();
     match format {
         Format::Human => output::print(&human::render(&report, &output::style(common.ascii)))?,
         Format::Json => output::print(&json::render(&report))?,

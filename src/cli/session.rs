@@ -3,6 +3,7 @@
 use super::Common;
 use crate::def::{Catalog, Finding, Sources};
 use crate::twin::{self, Twin};
+use crate::vantage::privilege::Capabilities;
 use crate::vantage::{Source, Vantage, select};
 use anyhow::{Context, Result, anyhow, bail};
 use std::sync::Arc;
@@ -18,11 +19,12 @@ pub(super) struct Session {
     /// Interrupts since the program began: one that came while the twin was built is not lost.
     pub(super) interrupts: Interrupts,
     /// Keeps the twin up; dropped last.
-    _twin: Option<Twin>,
+    twin: Option<Twin>,
 }
 
 impl Session {
-    /// Loads the definitions, enters the twin if it was asked for, and resolves `--from`.
+    /// Loads the definitions, enters the twin if it was asked for, and resolves `--from`. On a real machine, capabilities that no
+    /// probe needs are given up here.
     pub(super) fn open(common: &Common) -> Result<Self> {
         let catalog = Arc::new(load(common)?);
         let faults = common.twin.as_deref().map(twin::fault::parse).transpose().map_err(|e| anyhow!(e))?;
@@ -32,6 +34,13 @@ impl Session {
         if faults.is_some() {
             enter_twin()?;
         }
+        let from = common.from.as_deref();
+        let mut vantages = Vec::new();
+        if faults.is_none() {
+            vantages = select::on_this_machine(from, &catalog.inventory).map_err(|e| anyhow!(e))?;
+            // Threads have capabilities of their own: this must come before there are any.
+            give_up_all_but(Capabilities::for_probing(&vantages));
+        }
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().context("cannot start the runtime")?;
         let interrupts = runtime.block_on(async { Interrupts::listen() })?;
@@ -39,13 +48,22 @@ impl Session {
             Some(faults) => Some(runtime.block_on(Twin::start(catalog.inventory.clone(), &faults)).context("the twin did not come up")?),
             None => None,
         };
-        let from = common.from.as_deref();
-        let chosen = match &twin {
-            Some(twin) => select::of_the_twin(from, twin.vantages()),
-            None => select::on_this_machine(from, &catalog.inventory),
-        };
-        let vantages = chosen.map_err(|e| anyhow!(e))?.into_iter().map(|v| with_kubeconfig(v, common)).collect();
-        Ok(Self { catalog, vantages, runtime, interrupts, _twin: twin })
+        if let Some(twin) = &twin {
+            vantages = select::of_the_twin(from, twin.vantages()).map_err(|e| anyhow!(e))?;
+        }
+        let vantages = vantages.into_iter().map(|v| with_kubeconfig(v, common)).collect();
+        Ok(Self { catalog, vantages, runtime, interrupts, twin })
+    }
+
+    /// The probes are done: their threads end, and on a real machine the last capabilities go. The twin stays as long as what is
+    /// returned.
+    pub(super) fn end_of_probing(self) -> Option<Twin> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if self.twin.is_none() {
+            self.runtime.shutdown_timeout(PATIENCE);
+            give_up_all_but(Capabilities::NONE);
+        }
+        self.twin
     }
 
     /// The run's own deadline.
@@ -71,6 +89,13 @@ impl Interrupts {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// A kernel or a sandbox that does not allow it is no reason not to look.
+fn give_up_all_but(kept: Capabilities) {
+    if let Err(error) = kept.keep_only() {
+        eprintln!("fathom: capabilities that are not needed cannot be given up: {error}");
     }
 }
 

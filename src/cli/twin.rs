@@ -29,7 +29,8 @@ fn faults(json: bool) -> Result<u8> {
     let mut out = String::new();
     for fault in list {
         writeln!(out, "{:<32} layer {}  {}", fault.id, fault.layer, fault.title)?;
-        writeln!(out, "{:<32} diagnosed as {} from {}", "", fault.expects, fault.decided_from.join(" or "))?;
+        let expected = fault.expects.map_or("no fault: nothing is claimed".to_owned(), |cause| format!("diagnosed as {cause}"));
+        writeln!(out, "{:<32} {expected} from {}", "", fault.decided_from.join(" or "))?;
     }
     output::print(&out)?;
     Ok(0)

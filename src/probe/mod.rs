@@ -22,6 +22,8 @@ mod errqueue;
 mod flannel;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod hostile;
 mod http;
 mod http1;
 mod http_get;
@@ -60,6 +62,7 @@ mod tcp;
 #[cfg(test)]
 mod testing;
 pub(crate) mod tls;
+mod trace;
 mod udp;
 mod vllm;
 mod vllm_metrics;
@@ -97,6 +100,7 @@ pub static KINDS: &[&Kind] = &[
     &conntrack::KIND,
     &tcp::KIND,
     &udp::KIND,
+    &trace::KIND,
     &dns::KIND,
     &coredns::KIND,
     &coredns_pods::KIND,

@@ -215,6 +215,11 @@ pub(super) fn longest_match(routes: &[Route], to: Ipv4Addr) -> Option<&Route> {
 }
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

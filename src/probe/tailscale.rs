@@ -45,6 +45,7 @@ pub(super) static KIND: Kind = Kind {
         fact("peer.ping_ms", "ms", "round trip of the last answered disco ping"),
         fact("peer.path", "text", "how that ping went: `direct`, `relay` (DERP) or `peer-relay`; empty without an answer"),
         fact("peer.ping_relay", "text", "DERP region by which it went; empty if it was none"),
+        fact("peer.pings", "count", "disco pings sent; fewer than 4 if one was answered on the direct way"),
         fact("peer.rpf_dropped", "count", "packets that this node's reverse path filter dropped while pinging (IPReversePathFilter)"),
         fact("peer.present", "bool", "the peer is in the network map"),
         fact("peer.online", "bool", "the control server calls it online"),

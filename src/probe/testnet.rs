@@ -57,9 +57,18 @@ pub(crate) async fn two_nodes() -> Nodes {
 
 /// Runs a probe from a node, with an optional witness.
 pub(crate) async fn observe(kind: &str, with: &str, from: &Node, witness: Option<&Node>) -> Observation {
+    observe_with(kind, with, context(from.vantage.clone(), witness.map(|w| w.vantage.clone()))).await
+}
+
+/// Runs a probe from any vantage.
+pub(crate) async fn observe_at(kind: &str, with: &str, from: Arc<Vantage>) -> Observation {
+    observe_with(kind, with, context(from, None)).await
+}
+
+async fn observe_with(kind: &str, with: &str, cx: Context) -> Observation {
     let table: toml::Table = with.parse().expect("arguments are TOML");
     let probe = (Kind::find(kind).expect("a kind").decode)(&table).expect("arguments decode");
-    probe.observe(&context(from.vantage.clone(), witness.map(|w| w.vantage.clone()))).await
+    probe.observe(&cx).await
 }
 
 /// The context of a probe that may take ten seconds.

@@ -11,6 +11,8 @@ use crate::check::{Facts, Observation, clean};
 use crate::vantage::{Transport, Vantage, WarpCli};
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use settings::Settings;
@@ -19,7 +21,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// Longest wait for one command.
@@ -220,19 +222,34 @@ fn read(text: &str) -> Result<Value, String> {
     }
 }
 
+/// The process group of a command: what it started ends with it, also when the probe is cut off.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The number is still the group's: the child is collected only after this.
+        let _ = self.0.map(|group| killpg(group, Signal::SIGKILL));
+    }
+}
+
 async fn run(path: &Path, args: &[&str]) -> Result<String, String> {
     let mut command = Command::new(path);
-    command.arg("--json").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command.arg("--json").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).process_group(0);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => "warp-cli is not installed".to_owned(),
         _ => format!("warp-cli cannot be run: {e}"),
     })?;
+    let _group = Group::of(&child);
     let stdout = child.stdout.take().ok_or("warp-cli has no output")?;
     let mut bytes = Vec::new();
     let mut bounded = stdout.take(MOST + 1);
     let reading = timeout(PATIENCE, bounded.read_to_end(&mut bytes)).await;
-    // Whatever it goes on to do is of no interest: it is killed when it is dropped.
-    drop(child);
     match reading {
         Err(_) => Err("warp-cli did not end in time".to_owned()),
         Ok(Err(error)) => Err(format!("warp-cli's output cannot be read: {error}")),

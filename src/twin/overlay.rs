@@ -143,6 +143,13 @@ impl Overlay {
         Ok(())
     }
 
+    /// Impairs what this node sends to another one through the tailnet.
+    pub fn impair(&self, peer: &str, impairment: super::tailscaled::Impairment) {
+        for (id, ..) in active(&self.inventory).into_iter().filter(|(_, node, _)| node.name == peer) {
+            self.tailscaled.impair(id, impairment);
+        }
+    }
+
     /// Waits until every path is lost, relayed or direct, as wanted.
     pub async fn until_paths(&self, wanted: impl Fn(super::tailscaled::Path) -> bool + Copy) -> Result<()> {
         for (_, peer, address) in active(&self.inventory) {

@@ -210,10 +210,13 @@ impl Tailscaled {
         self.state().path_to(address)
     }
 
-    /// A view of the paths that outlives a borrow of this.
-    pub fn paths(&self) -> impl Fn(Ipv4Addr) -> Path + Send + Sync + 'static {
+    /// A view of the paths, and of what is added to each packet on them, that outlives a borrow of this.
+    pub fn paths(&self) -> impl Fn(Ipv4Addr) -> (Path, Duration) + Send + Sync + 'static {
         let shared = self.shared.clone();
-        move |address| shared.lock().unwrap_or_else(PoisonError::into_inner).path_to(address)
+        move |address| {
+            let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            (shared.path_to(address), shared.delay_to(address))
+        }
     }
 
     /// Waits until the path to an address is as wanted.
@@ -457,6 +460,10 @@ impl Shared {
         holds.max_by_key(|(net, _)| net.prefix_len()).map(|(_, id)| id)
     }
 
+    fn delay_to(&self, address: Ipv4Addr) -> Duration {
+        self.owner(address).and_then(|peer| self.impairments.get(&peer)).map_or(Duration::ZERO, |i| i.delay)
+    }
+
     fn path_to(&self, address: Ipv4Addr) -> Path {
         let peer = self.peers.iter().find(|p| p.allowed.contains(&Ipv4Net::from(address)));
         peer.filter(|_| !self.quiet).map_or(Path::Lost, |p| self.path(p.id))
@@ -487,3 +494,6 @@ fn address_at(packet: &[u8], offset: usize) -> Option<Ipv4Addr> {
     let is_ipv4 = packet.len() >= 20 && packet[0] >> 4 == 4;
     is_ipv4.then(|| Ipv4Addr::new(packet[offset], packet[offset + 1], packet[offset + 2], packet[offset + 3]))
 }
+
+#[cfg(test)]
+mod tests;

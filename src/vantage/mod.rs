@@ -2,6 +2,7 @@
 
 pub mod detect;
 pub mod netns;
+pub mod privilege;
 pub mod select;
 
 pub use netns::{Net, NetNs};

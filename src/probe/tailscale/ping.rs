@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two pings: the time to find a direct path.
 const PAUSE: Duration = Duration::from_millis(400);
-const PATHS: [&str; 5] = ["peer.answers", "peer.ping_ms", "peer.path", "peer.ping_relay", "peer.rpf_dropped"];
+const PATHS: [&str; 6] = ["peer.answers", "peer.ping_ms", "peer.path", "peer.ping_relay", "peer.pings", "peer.rpf_dropped"];
 
 /// An answer of `POST ping` (Go type ipnstate.PingResult). Errors come inside a 200.
 #[derive(Debug, Default, Deserialize)]
@@ -50,7 +50,8 @@ pub(super) enum Outcome {
 /// Pings a peer and records `peer.answers` and its like.
 pub(super) async fn ask(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr, seen: &mut Observation) {
     let before = reverse_path_drops(&cx.vantage.net);
-    let outcome = several(cx, socket, peer).await;
+    let (outcome, pings) = several(cx, socket, peer).await;
+    seen.facts.set("peer.pings", pings);
     let after = reverse_path_drops(&cx.vantage.net);
     match before.and_then(|before| Ok(after?.saturating_sub(before))) {
         Ok(dropped) => seen.facts.set("peer.rpf_dropped", dropped),
@@ -60,20 +61,21 @@ pub(super) async fn ask(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr, seen
     record(&outcome, &mut seen.facts);
 }
 
-async fn several(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> Outcome {
+/// Pings until one is answered on the direct way; with how many pings that took.
+async fn several(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> (Outcome, usize) {
     let mut outcome = Outcome::Silent;
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
+    for attempt in 1..=ATTEMPTS {
+        if attempt > 1 {
             sleep(cx.time_left(PAUSE)).await;
         }
         match once(cx, socket, peer).await {
-            Outcome::Answered(pong) if !pong.endpoint.is_empty() => return Outcome::Answered(pong),
+            Outcome::Answered(pong) if !pong.endpoint.is_empty() => return (Outcome::Answered(pong), attempt),
             Outcome::Answered(pong) => outcome = Outcome::Answered(pong),
             Outcome::Silent => {}
-            Outcome::Refused(reason) => return Outcome::Refused(reason),
+            Outcome::Refused(reason) => return (Outcome::Refused(reason), attempt),
         }
     }
-    outcome
+    (outcome, ATTEMPTS)
 }
 
 async fn once(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> Outcome {

@@ -30,6 +30,7 @@ mod flannel_recreated_bare;
 mod flannel_wrong_iface;
 mod forward_policy_drop;
 mod host_firewall_rejects_pod_to_host;
+mod icmp_limited_hop;
 mod ip_forward_zero;
 mod k3s_cert_expired;
 mod k3s_fallback_8888;
@@ -88,7 +89,7 @@ pub struct Fault {
     pub layer: u8,
     /// One sentence.
     pub title: &'static str,
-    /// The cause code that must be diagnosed.
+    /// The cause code that must be diagnosed; empty if it is no fault, and nothing may be claimed.
     pub expects: &'static str,
     /// Vantage sets (as `--from` takes them) from which the facts suffice.
     pub decided_from: &'static [&'static str],
@@ -103,6 +104,7 @@ pub type Action = for<'a> fn(&'a Twin) -> BoxFuture<'a, Result<()>>;
 
 /// Every fault, by layer.
 pub static FAULTS: &[&Fault] = &[
+    &icmp_limited_hop::FAULT,
     &derp_relay::FAULT,
     &ts_key_expired::FAULT,
     &tailscale_stopped::FAULT,
@@ -200,6 +202,11 @@ pub static FAULTS: &[&Fault] = &[
 ];
 
 impl Fault {
+    /// The cause that must be diagnosed; `None` if nothing may be claimed.
+    pub fn cause(&self) -> Option<&'static str> {
+        (!self.expects.is_empty()).then_some(self.expects)
+    }
+
     /// Breaks the twin.
     pub async fn apply(&self, twin: &Twin) -> Result<()> {
         (self.apply)(twin).await
@@ -235,13 +242,13 @@ pub struct Listed {
     pub layer: u8,
     /// One sentence.
     pub title: &'static str,
-    /// The cause code that must be diagnosed.
-    pub expects: &'static str,
+    /// The cause code that must be diagnosed; null if nothing may be claimed.
+    pub expects: Option<&'static str>,
     /// Vantage sets from which the facts suffice.
     pub decided_from: &'static [&'static str],
 }
 
 /// All faults, for listing.
 pub fn list() -> Vec<Listed> {
-    FAULTS.iter().map(|f| Listed { id: f.id, layer: f.layer, title: f.title, expects: f.expects, decided_from: f.decided_from }).collect()
+    FAULTS.iter().map(|f| Listed { id: f.id, layer: f.layer, title: f.title, expects: f.cause(), decided_from: f.decided_from }).collect()
 }

@@ -17,6 +17,17 @@ impl Rule {
             .expr("cmp", &Attrs::default().u32(1, 1).u32(2, 4).nest(3, &Attrs::default().raw(1, &bytes.to_be_bytes())))
     }
 
+    /// ICMP packets of a type (RFC 792); needs a protocol before it.
+    pub fn icmp_type(self, kind: u8) -> Self {
+        self.load_payload(2, 0, 1).compare(true, &[kind])
+    }
+
+    /// What comes beyond so many packets a second (NFT_LIMIT_F_INV).
+    pub fn beyond(self, per_second: u64) -> Self {
+        let limit = Attrs::default().raw(1, &per_second.to_be_bytes()).raw(2, &1_u64.to_be_bytes());
+        self.expr("limit", &limit.u32(3, 1).u32(4, 0).u32(5, 1))
+    }
+
     /// Answers with an ICMP destination unreachable of this code (RFC 792, RFC 1812): 10 host prohibited, 13 administratively.
     pub fn reject_with(self, code: u8) -> Self {
         self.expr("reject", &Attrs::default().u32(1, 0).raw(2, &[code]))

@@ -136,4 +136,6 @@ fn json(value: &Value) -> Response<Body> {
 }
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
 mod tests;

@@ -93,9 +93,9 @@ impl Peer {
     }
 }
 
-/// How a peer is reached at this moment, asked anew for every request.
+/// How a peer is reached at this moment and what delays the packets to it, asked anew for every request.
 #[derive(Clone)]
-pub struct Live(pub Arc<dyn Fn(Ipv4Addr) -> Path + Send + Sync>);
+pub struct Live(pub Arc<dyn Fn(Ipv4Addr) -> (Path, Duration) + Send + Sync>);
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -179,10 +179,10 @@ impl TailscaleState {
     pub(super) fn refresh(&mut self) {
         let Some(Live(path_to)) = self.live.clone() else { return };
         for peer in &mut self.peers {
-            let path = path_to(peer.address);
+            let (path, delay) = path_to(peer.address);
             peer.answers = path != Path::Lost;
             peer.endpoint = if let Path::Direct(SocketAddr::V4(endpoint)) = path { Some(endpoint) } else { None };
-            peer.latency = Duration::from_micros(if path == Path::Relayed { 61_000 } else { 900 });
+            peer.latency = Duration::from_micros(if path == Path::Relayed { 61_000 } else { 900 }) + delay;
         }
     }
 

@@ -66,8 +66,8 @@ pub(super) fn status(state: &TailscaleState, with_peers: bool) -> Value {
 }
 
 fn user(state: &TailscaleState) -> Value {
-    let login = format!("ops@{}", state.suffix.trim_end_matches(".ts.net"));
-    json!({"ID": USER, "LoginName": login, "DisplayName": "Ops"})
+    let domain = state.suffix.trim_end_matches(".ts.net");
+    json!({"ID": USER, "LoginName": format!("ops@{domain}"), "DisplayName": "Ops", "ProfilePicURL": format!("https://{domain}/ops.png")})
 }
 
 /// The fields that own node and peers have in common, in Go's order up to `Addrs`.

@@ -15,13 +15,13 @@ fn calypso() -> TailscaleState {
     state
 }
 
-struct Twin {
+pub(super) struct Twin {
     net: Net,
     name: String,
-    handle: TailscaleHandle,
+    pub(super) handle: TailscaleHandle,
 }
 
-fn start() -> Twin {
+pub(super) fn start() -> Twin {
     let net = Net::Ns(NetNs::create("calypso").unwrap());
     let name = "tailscaled.sock".to_owned();
     let handle = serve(&net, &UnixAddress::Abstract(name.clone()), calypso()).unwrap();
@@ -37,7 +37,7 @@ impl Twin {
     }
 
     /// Status line with headers, and body.
-    async fn ask(&self, method: &str, path: &str, host: &str) -> (String, String) {
+    pub(super) async fn ask(&self, method: &str, path: &str, host: &str) -> (String, String) {
         let mut stream = self.connect().await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
