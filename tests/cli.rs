@@ -111,10 +111,10 @@ fn ctrl_c_still_prints_a_valid_partial_report() {
 
 #[test]
 fn the_runs_own_deadline_is_kept() {
-    let began = std::time::Instant::now();
     let json = Fathom::new(["check", "--twin=udp8472-blocked", "--json", "--timeout", "2"]).run().json();
-    assert!(began.elapsed().as_secs() < 10);
     validate(&json);
+    // The run's own time: how long the twin takes to come up is the machine's business.
+    assert!((2000..4000).contains(&json["run"]["duration_ms"].as_u64().unwrap()), "{}", json["run"]);
     assert_eq!(json["run"]["complete"], false);
     assert!(json["checks"].as_array().unwrap().iter().any(|c| c["reason"] == "the run's deadline passed"));
 }
