@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Twins at work at once: they mostly wait for timeouts. More would fill the kernel's neighbour table, which all namespaces
 /// share (gc_thresh3): ENOBUFS.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 5;
 
 #[derive(Clone)]
 enum Case {
