@@ -44,7 +44,7 @@ pub(super) static KIND: Kind = Kind {
         fact(
             "unit.out_of_memory",
             "count",
-            "lines of the unit's journal that tell of too little GPU memory; known only on the server's host",
+            "starts that found too little GPU memory since the last one that got through, by the unit's journal; known only on the server's host",
         ),
         fact("unit.restarts", "count", "how often systemd has restarted the unit"),
         fact("unit.last", "text", "the last of those lines; empty if there is none"),

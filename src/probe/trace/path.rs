@@ -152,13 +152,13 @@ mod tests {
         Ipv4Addr::new(10, 0, 0, n)
     }
 
-    /// Three packets for each distance: a digit is the hop that answers, `T` the target, `X` a refusal of the target's router,
+    /// Three packets for each distance: a digit is the hop that answers, `T` the target, `R` a refusal of the target's router,
     /// `.` silence.
     fn path(rows: &[&str]) -> Path {
         let refusal = Refusal { from: Some(hop(2)), kind: 3, code: 13, mtu: 0, errno: 113 };
         let answer = |c: char| match c {
             'T' => Answer::Target,
-            'X' => Answer::Refused(refusal),
+            'R' => Answer::Refused(refusal),
             '.' => Answer::Silence,
             '!' => Answer::NotSent("ENETUNREACH".to_owned()),
             digit => Answer::Expired(hop(digit.to_digit(10).unwrap() as u8)),
@@ -196,7 +196,7 @@ mod tests {
         let ends = path(&["111", "222", "...", "..."]);
         assert_eq!((ends.last().map(|h| h.ttl), ends.target().is_none(), ends.loss_percent()), (Some(2), true, 100));
         assert_eq!((ends.silent(), ends.loss_from(), ends.hops.len()), (0, None, 2));
-        let refused = path(&["111", "XXX", "XXX", "XXX"]);
+        let refused = path(&["111", "RRR", "RRR", "RRR"]);
         assert_eq!((refused.refusal.map(|r| r.code), refused.target().is_none(), refused.hops.len()), (Some(13), true, 2));
         let nobody = path(&["...", "..."]);
         assert_eq!((nobody.last().is_none(), nobody.error.as_str()), (true, ""));

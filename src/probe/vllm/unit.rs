@@ -15,9 +15,11 @@ pub(super) const FACTS: [&str; 3] = ["unit.out_of_memory", "unit.restarts", "uni
 const TIME: Duration = Duration::from_secs(3);
 /// Most bytes of a journal that are read.
 const MOST_BYTES: u64 = 256 << 10;
-/// How a start that finds too little GPU memory says so: vLLM's own words, and PyTorch's; in lower case.
-const OUT_OF_MEMORY: &[&str] =
-    &["no available memory for the cache blocks", "less than desired gpu memory utilization", "out of memory", "outofmemoryerror"];
+/// How a start that finds too little GPU memory says so, in lower case. `out of memory` alone is none of them: a server that runs
+/// says that too.
+const START_FAILS: &[&str] = &["no available memory for the cache blocks", "less than desired gpu memory utilization"];
+/// A start that got through: what was said before it is over.
+const STARTED: &str = "application startup complete";
 
 /// Reads the unit's journal of the last half hour, if this machine has the server's address.
 pub(super) async fn look(vantage: &Vantage, address: Ipv4Addr, unit: Option<&str>, deadline: Instant, seen: &mut Observation) {
@@ -62,11 +64,17 @@ async fn journal(unit: &str, deadline: Instant) -> Result<String, String> {
 }
 
 fn record(text: &str, seen: &mut Observation) {
-    let short = |line: &&str| OUT_OF_MEMORY.iter().any(|words| line.to_lowercase().contains(words));
-    let lines: Vec<&str> = text.lines().filter(short).collect();
-    let last = lines.last().map(|line| clean(&secret::mask_words(line), 300)).unwrap_or_default();
-    seen.note("journal", format!("{} lines, {} of them out of memory: {last}", text.lines().count(), lines.len()));
+    let lower = text.to_lowercase();
+    let since = lower.lines().rev().take_while(|line| !line.contains(STARTED)).count();
+    let lines: Vec<&str> = text.lines().rev().take(since).filter(|line| fails(line)).collect();
+    let last = lines.first().map(|line| clean(&secret::mask_words(line), 300)).unwrap_or_default();
+    seen.note("journal", format!("{} lines, {} of them of starts without memory: {last}", text.lines().count(), lines.len()));
     seen.facts.set("unit.out_of_memory", lines.len()).set("unit.restarts", restarts(text)).set("unit.last", last);
+}
+
+fn fails(line: &str) -> bool {
+    let line = line.to_lowercase();
+    START_FAILS.iter().any(|words| line.contains(words))
 }
 
 /// systemd's own count, `restart counter is at 7.`, the last one; 0 if it has not restarted the unit.
@@ -101,6 +109,16 @@ mod tests {
         assert!(facts.get("unit.last").unwrap().as_str().unwrap().contains("3.1/79.1 GiB"));
         let loading = look_at(Ipv4Addr::LOCALHOST, "Started vllm.service.\nLoading safetensors checkpoint shards: 50%\n").await.facts;
         assert_eq!((loading.get("unit.out_of_memory"), loading.get("unit.last")), (Some(&json!(0)), Some(&json!(""))));
+    }
+
+    #[tokio::test]
+    async fn memory_that_ran_out_later_or_is_there_again_fails_no_start() {
+        let count = async |text: &str| look_at(Ipv4Addr::LOCALHOST, text).await.facts.get("unit.out_of_memory").cloned();
+        let failed = "ValueError: No available memory for the cache blocks.\n";
+        let up = "INFO:     Application startup complete.\n";
+        assert_eq!(count("torch.OutOfMemoryError: CUDA out of memory.\nStarted vllm.service.\n").await, Some(json!(0)));
+        assert_eq!(count(&format!("{failed}{up}Started vllm.service.\n")).await, Some(json!(0)));
+        assert_eq!(count(&format!("{failed}{up}{failed}")).await, Some(json!(1)));
     }
 
     #[tokio::test]
