@@ -109,6 +109,22 @@ fn ctrl_c_still_prints_a_valid_partial_report() {
     assert!(json["checks"].as_array().unwrap().iter().any(|c| c["reason"] == "the run was interrupted"));
 }
 
+/// Twelve seconds are longer than most probes have, and shorter than the run has.
+#[test]
+fn a_process_that_was_stopped_blames_nobody() {
+    let mut child = Fathom::new(["check", "--twin", "--from", "calypso,tethys", "-o", "ndjson"]).spawn();
+    let begun = child.printed_until("pod-echo");
+    child.signal("STOP");
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    child.signal("CONT");
+    let ended = child.finish().code(0).stdout;
+    let events: Vec<Value> = begun.lines().chain(ended.lines()).map(|l| serde_json::from_str(l).unwrap()).collect();
+    let judged: Vec<&Value> = events.iter().filter(|e| e["event"] == "judged").map(|e| &e["check"]).collect();
+    let blamed: Vec<&&Value> = judged.iter().filter(|c| c["outcome"] == "fail" || c["outcome"] == "unknown").collect();
+    assert!(blamed.is_empty(), "{blamed:#?}");
+    assert!(judged.iter().any(|c| c["duration_ms"].as_u64().is_some_and(|ms| ms > 12_000)), "it was stopped while it looked");
+}
+
 #[test]
 fn the_runs_own_deadline_is_kept() {
     let json = Fathom::new(["check", "--twin=udp8472-blocked", "--json", "--timeout", "2"]).run().json();

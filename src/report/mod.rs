@@ -263,7 +263,7 @@ pub struct CheckReport {
     pub blocked_by: Option<String>,
     /// Why it is unknown or skipped, or the sentence of the expectation that does not hold.
     pub reason: Option<String>,
-    /// How often the probe ran.
+    /// How often the probe ran: twice where fathom itself stood still at the first look.
     pub attempts: u32,
     /// When the probe began; absent if it never ran.
     pub started_at: Option<DateTime<Utc>>,

@@ -3,6 +3,7 @@
 pub mod again;
 pub mod event;
 pub mod plan;
+mod stall;
 mod start;
 pub mod state;
 pub mod watch;

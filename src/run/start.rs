@@ -2,12 +2,14 @@
 
 use super::event::RunEvent;
 use super::plan::{Instance, Plan, Work};
+use super::stall::Pulse;
 use super::state::Run;
 use crate::check::judge::{Judgement, judge};
 use crate::check::{Observation, Verdict};
 use crate::def::Catalog;
 use crate::probe::{Context, Probe};
 use crate::report::{CheckReport, ExpectationReport};
+use crate::vantage::Vantage;
 use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -86,6 +88,7 @@ fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String
             return;
         }
         let deadline = Instant::now() + limits.timeout;
+        let pulse = Pulse::start();
         let seats = Arc::new(Semaphore::new(limits.concurrency.max(1)));
         let mut board: HashMap<String, watch::Receiver<Known>> =
             settled.into_iter().map(|(id, known)| (id, watch::channel(Some(known)).1)).collect();
@@ -104,6 +107,7 @@ fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String
                 seats: seats.clone(),
                 cancelled: cancelled.clone(),
                 deadline,
+                pulse: pulse.clone(),
                 inventory: inventory.clone(),
                 events: events_in.clone(),
             };
@@ -131,14 +135,15 @@ struct Runner {
     seats: Arc<Semaphore>,
     cancelled: watch::Receiver<bool>,
     deadline: Instant,
+    pulse: Pulse,
     inventory: Arc<crate::def::Inventory>,
     events: mpsc::Sender<RunEvent>,
 }
 
 /// How an instance ended, before it is a report.
 enum End {
-    Observed {
-        observation: Observation,
+    Seen {
+        seen: Seen,
         at: DateTime<Utc>,
         took: Duration,
     },
@@ -150,6 +155,20 @@ enum End {
     Skipped(String),
     /// The run ended first.
     CutOff(String),
+}
+
+/// What one instance saw in the end.
+struct Seen {
+    observation: Observation,
+    judgement: Judgement,
+    attempts: u32,
+}
+
+/// How to look, as often as it takes.
+struct Look {
+    probe: Arc<dyn Probe>,
+    vantage: Arc<Vantage>,
+    witness: Option<Arc<Vantage>>,
 }
 
 impl Runner {
@@ -184,13 +203,7 @@ impl Runner {
         ended
     }
 
-    async fn look(
-        &mut self,
-        instance: &Instance,
-        probe: Box<dyn Probe>,
-        vantage: Arc<crate::vantage::Vantage>,
-        witness: Option<Arc<crate::vantage::Vantage>>,
-    ) -> End {
+    async fn look(&mut self, instance: &Instance, probe: Box<dyn Probe>, vantage: Arc<Vantage>, witness: Option<Arc<Vantage>>) -> End {
         for (need, watcher) in &mut self.needs {
             let known = match watcher.wait_for(Option::is_some).await {
                 Ok(known) => known.clone(),
@@ -206,17 +219,45 @@ impl Runner {
         let at = Utc::now();
         let began = Instant::now();
         let _ = self.events.send(RunEvent::Probing { id: instance.id.clone(), at }).await;
-        let deadline = (began + instance.timeout).min(self.deadline);
-        let cx = Context { vantage, witness, inventory: self.inventory.clone(), deadline };
+        let look = Look { probe: probe.into(), vantage, witness };
+        let seen = self.judged(instance, &look).await;
+        End::Seen { seen, at, took: began.elapsed() }
+    }
+
+    /// Looks, and once more if the process stood still meanwhile and it is no pass: then nothing was proved.
+    async fn judged(&self, instance: &Instance, look: &Look) -> Seen {
+        let judge = |observation: &Observation| judge(observation, instance.root, &instance.bindings, &instance.expectations);
+        let began = Instant::now();
+        let observation = self.observation(instance, look).await;
+        let judgement = judge(&observation);
+        let stalled = self.pulse.stalled_since(began).filter(|_| judgement.verdict != Verdict::Pass);
+        let Some(stalled) = stalled else { return Seen { observation, judgement, attempts: 1 } };
+        let began = Instant::now();
+        let mut observation = self.observation(instance, look).await;
+        observation.note("stall", format!("looked twice: fathom itself stood still for {:.1} s at the first look", stalled.as_secs_f64()));
+        let mut judgement = judge(&observation);
+        if judgement.verdict != Verdict::Pass
+            && let Some(stalled) = self.pulse.stalled_since(began)
+        {
+            let stalled = stalled.as_secs_f64();
+            observation.could_not_look = Some(format!("fathom itself stood still for {stalled:.1} s while it looked, twice"));
+            judgement = judge(&observation);
+        }
+        Seen { observation, judgement, attempts: 2 }
+    }
+
+    async fn observation(&self, instance: &Instance, look: &Look) -> Observation {
+        let deadline = (Instant::now() + instance.timeout).min(self.deadline);
+        let cx = Context { vantage: look.vantage.clone(), witness: look.witness.clone(), inventory: self.inventory.clone(), deadline };
+        let probe = look.probe.clone();
         // A task of its own: if the probe panics, it takes nothing else with it. Dropping the set ends it.
         let mut task = JoinSet::new();
         task.spawn(async move { probe.observe(&cx).await });
-        let observation = match timeout_at(deadline + GRACE, task.join_next()).await {
+        match timeout_at(deadline + GRACE, task.join_next()).await {
             Ok(Some(Ok(observation))) => observation,
             Ok(_) => Observation::could_not_look("the probe broke off with an internal error"),
             Err(_) => Observation::could_not_look(format!("no result within {:.1} s", instance.timeout.as_secs_f64())),
-        };
-        End::Observed { observation, at, took: began.elapsed() }
+        }
     }
 }
 
@@ -243,15 +284,13 @@ fn report(instance: &Instance, end: End) -> CheckReport {
         by_hand: instance.by_hand.clone(),
     };
     match end {
-        End::Observed { observation, at, took } => {
-            let Judgement { verdict, reason, expectations } =
-                judge(&observation, instance.root, &instance.bindings, &instance.expectations);
-            report.outcome = verdict;
-            report.reason = reason;
-            report.expectations = expectations;
+        End::Seen { seen: Seen { observation, judgement, attempts }, at, took } => {
+            report.outcome = judgement.verdict;
+            report.reason = judgement.reason;
+            report.expectations = judgement.expectations;
             report.facts = observation.facts.to_json();
             report.evidence = observation.evidence;
-            report.attempts = 1;
+            report.attempts = attempts;
             report.started_at = Some(at);
             report.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         }

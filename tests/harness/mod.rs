@@ -5,6 +5,7 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -128,6 +129,21 @@ impl Running {
             assert!(Instant::now() < patience, "the twin did not come up");
             assert!(self.0.try_wait().unwrap().is_none(), "the program ended before its twin was up");
             std::thread::yield_now();
+        }
+    }
+
+    /// What it printed up to and with the first line that holds a text. Reads no byte further.
+    pub fn printed_until(&mut self, text: &str) -> String {
+        let stdout = self.0.stdout.as_mut().unwrap();
+        let mut printed = Vec::new();
+        let mut byte = [0];
+        loop {
+            stdout.read_exact(&mut byte).expect("it ended before it printed that");
+            printed.push(byte[0]);
+            let line = printed.strip_suffix(b"\n").map(|p| p.rsplit(|b| *b == b'\n').next().unwrap_or(p));
+            if line.is_some_and(|line| String::from_utf8_lossy(line).contains(text)) {
+                return String::from_utf8(printed).unwrap();
+            }
         }
     }
 
