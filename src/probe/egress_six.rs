@@ -1,11 +1,11 @@
 //! Whether a vantage gets out over IPv6, and by which address: a way around an allowlist of IPv4 addresses.
 
 use super::http_get::{Exchange, Family, HttpUrl, get_over};
-use super::net::errno_word;
+use super::net::{errno_word, source_address};
 use crate::check::Observation;
 use crate::vantage::{Net, Vantage};
 use futures::future::join_all;
-use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -39,18 +39,12 @@ pub(super) async fn look(vantage: &Vantage, echoes: &[HttpUrl], deadline: Instan
     seen.facts.set("ipv6_answered", answers.iter().filter(|a| a.is_ok()).count()).set_or_unknown("ipv6_address", address, why);
 }
 
-/// Connecting a UDP socket sends nothing: it makes the kernel choose route and source address. The destination lies in the
-/// documentation range (RFC 3849), which only a default route covers.
+/// Asks the kernel for the route to an address of the documentation range (RFC 3849), which only a default route covers.
 fn route(net: &Net, seen: &mut Observation) -> bool {
-    let far = SocketAddrV6::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9, 0, 0);
-    let source = net.with(|| {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-        socket.connect(far)?;
-        socket.local_addr()
-    });
-    let source = source.and_then(|outcome| outcome).map(|at| at.ip().to_string());
+    let far = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let source = source_address(net, (far, 9).into()).map(|at| at.to_string());
     let word = source.as_ref().map_or_else(errno_word, Clone::clone);
-    seen.note("ipv6", format!("source address for {} -> {word}", far.ip()));
+    seen.note("ipv6", format!("source address for {} -> {word}", far));
     let found = source.is_ok();
     seen.facts.set("ipv6_route", found).set("ipv6_source", source.unwrap_or_default());
     found

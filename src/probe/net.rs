@@ -2,7 +2,7 @@
 
 use crate::vantage::Net;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
@@ -66,6 +66,17 @@ pub async fn connect_to(net: &Net, to: SocketAddr, deadline: Instant) -> Result<
         Ok(stream) => Ok((stream, after)),
         Err(error) => Err(ConnectError { word: errno_word(&error), after }),
     }
+}
+
+/// The source address that the kernel chooses for a destination. Connecting a UDP socket sends nothing: it makes the kernel
+/// choose the route, and with it the address.
+pub fn source_address(net: &Net, to: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    net.with(|| {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    })?
 }
 
 /// What the kernel itself has measured of a TCP connection: true also where this process was late to look.

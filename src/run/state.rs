@@ -23,6 +23,8 @@ pub struct Run {
     pub started_at: Option<DateTime<Utc>>,
     /// When checks were last begun to be looked at again, if they were.
     pub resumed_at: Option<DateTime<Utc>>,
+    /// How many checks were looked at when it was last resumed, if that was only a part of them.
+    pub resumed: Option<usize>,
     /// When it ended; `None` while it goes on.
     pub finished_at: Option<DateTime<Utc>>,
     /// Whether every planned check has a verdict of its own; false until the run has finished.
@@ -99,6 +101,7 @@ impl Run {
         let all = self.planned.iter().filter(|p| p.decided.is_none()).all(|p| ids.contains(&p.id));
         self.rest = (!all).then_some((self.complete, self.interrupted));
         self.resumed_at = Some(at);
+        self.resumed = (!all).then_some(ids.len());
         self.finished_at = None;
         self.complete = false;
         self.interrupted = false;
@@ -237,6 +240,7 @@ mod tests {
         assert!(run.is_live() && !run.complete && run.progress() == all);
         run.apply(&RunEvent::Finished { at: fixture::at(9500), complete: true, interrupted: false });
         assert!(run.complete && run.elapsed(fixture::at(0)) == TimeDelta::milliseconds(500));
+        assert_eq!(run.resumed, Some(1), "that time is of one check");
         // What was never seen does not become complete because something else was seen.
         let mut cut = Run::fold(&events[..9]);
         cut.apply(&RunEvent::Finished { at: fixture::at(900), complete: false, interrupted: true });

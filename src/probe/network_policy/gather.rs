@@ -7,12 +7,13 @@ use crate::check::{Observation, clean};
 use crate::def::inventory::Protocol;
 use crate::probe::Context;
 use crate::probe::kube_client::{self, At, Connected, encode};
+use crate::probe::net::source_address;
 use crate::probe::service::backends::{self, SliceText};
 use crate::vantage::{Net, VantageKind};
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1 as core;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// What there is to judge.
 pub(super) struct Gathered {
@@ -128,8 +129,7 @@ impl Found {
 
 /// The address that a connection to the endpoint would have, and who has it.
 async fn client(api: &Connected, cx: &Context, to: SocketAddrV4) -> Result<(Result<Ipv4Addr, String>, Found), String> {
-    let source =
-        source_address(&cx.vantage.net, to).map_err(|e| format!("no source address for {to}: {}", crate::probe::net::errno_word(&e)));
+    let source = source_of(&cx.vantage.net, to).map_err(|e| format!("no source address for {to}: {}", crate::probe::net::errno_word(&e)));
     Ok(match (cx.vantage.kind, source) {
         (VantageKind::Node, source) => (source, Found::Host),
         (VantageKind::Pod, Ok(address)) => {
@@ -147,16 +147,10 @@ async fn client(api: &Connected, cx: &Context, to: SocketAddrV4) -> Result<(Resu
     })
 }
 
-/// Connecting a UDP socket sends nothing: it makes the kernel choose a route and with it the source address.
-fn source_address(net: &Net, to: SocketAddrV4) -> io::Result<Ipv4Addr> {
-    let local = net.with(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(to)?;
-        socket.local_addr()
-    })??;
-    match local {
-        SocketAddr::V4(at) => Ok(*at.ip()),
-        SocketAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
+fn source_of(net: &Net, to: SocketAddrV4) -> io::Result<Ipv4Addr> {
+    match source_address(net, to.into())? {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

@@ -64,7 +64,10 @@ fn status(model: &Model) -> Vec<Span> {
         Phase::Cancelling => (Tone::WARN, format!("{spin} cancelling · {done}/{all}")),
         Phase::Done if model.run.interrupted => (Tone::WARN, format!("interrupted · {done}/{all} · {took}")),
         Phase::Done if !model.run.complete => (Tone::WARN, format!("not complete · {done}/{all} · {took}")),
-        Phase::Done => (Tone::Plain, format!("done · {all} checks · {took}")),
+        Phase::Done => match model.run.resumed {
+            Some(again) => (Tone::Plain, format!("done · {all} checks · {again} again in {took}")),
+            None => (Tone::Plain, format!("done · {all} checks · {took}")),
+        },
         Phase::Lost => (Tone::BAD, format!("the run broke off · {done}/{all}")),
     };
     vec![Span::new(tone, text)]
