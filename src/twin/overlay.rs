@@ -150,6 +150,11 @@ impl Overlay {
         }
     }
 
+    /// Waits until every peer is reached straight.
+    pub async fn until_direct(&self) -> Result<()> {
+        self.until_paths(|path| matches!(path, super::tailscaled::Path::Direct(_))).await
+    }
+
     /// Waits until every path is lost, relayed or direct, as wanted.
     pub async fn until_paths(&self, wanted: impl Fn(super::tailscaled::Path) -> bool + Copy) -> Result<()> {
         for (_, peer, address) in active(&self.inventory) {

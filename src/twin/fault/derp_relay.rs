@@ -27,8 +27,8 @@ pub(super) static FAULT: Fault = Fault {
     undo: |twin| {
         Box::pin(async move {
             Batch::replace(TABLE).removed().commit(&twin.host("home")?.net)?;
-            twin.overlay("calypso")?.until_paths(|p| matches!(p, Path::Direct(_))).await?;
-            twin.overlay("tethys")?.until_paths(|p| matches!(p, Path::Direct(_))).await
+            twin.overlay("calypso")?.until_direct().await?;
+            twin.overlay("tethys")?.until_direct().await
         })
     },
 };

@@ -20,8 +20,8 @@ pub(super) static FAULT: Fault = Fault {
     undo: |twin| {
         Box::pin(async move {
             twin.overlay("tethys")?.set_daemon(Daemon::Running).await?;
-            twin.overlay("calypso")?.until_paths(|p| matches!(p, Path::Direct(_))).await?;
-            twin.overlay("tethys")?.until_paths(|p| matches!(p, Path::Direct(_))).await?;
+            twin.overlay("calypso")?.until_direct().await?;
+            twin.overlay("tethys")?.until_direct().await?;
             twin.sync()
         })
     },

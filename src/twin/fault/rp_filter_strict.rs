@@ -19,8 +19,8 @@ pub(super) static FAULT: Fault = Fault {
     undo: |twin| {
         Box::pin(async move {
             twin.host("calypso")?.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
-            twin.overlay("calypso")?.until_paths(|p| matches!(p, Path::Direct(_))).await?;
-            twin.overlay("tethys")?.until_paths(|p| matches!(p, Path::Direct(_))).await
+            twin.overlay("calypso")?.until_direct().await?;
+            twin.overlay("tethys")?.until_direct().await
         })
     },
 };

@@ -2,7 +2,6 @@
 
 use super::Fault;
 use crate::twin::overlay::Daemon;
-use crate::twin::tailscaled::Path;
 
 pub(super) static FAULT: Fault = Fault {
     id: "ts-key-expired",
@@ -20,7 +19,7 @@ pub(super) static FAULT: Fault = Fault {
         Box::pin(async move {
             let calypso = twin.overlay("calypso")?;
             calypso.set_daemon(Daemon::Running).await?;
-            calypso.until_paths(|p| matches!(p, Path::Direct(_))).await?;
+            calypso.until_direct().await?;
             twin.sync()
         })
     },

@@ -53,6 +53,6 @@ async fn ns_loss_of_a_peer_is_measured() {
     let silent = facts(&twin, "tailscale", PING).await;
     assert_eq!((&silent["peer"]["answers"], &silent["peer"]["pings"]), (&json!(false), &json!(4)), "{}", silent["peer"]);
     overlay.impair("tethys", Impairment::default());
-    overlay.until_paths(|p| matches!(p, Path::Direct(_))).await.unwrap();
+    overlay.until_direct().await.unwrap();
     assert_eq!(facts(&twin, "icmp", ECHOES).await["received"], json!(20));
 }
