@@ -76,6 +76,8 @@ pub enum Action {
     QuitKeeping,
     /// Cancel the run; leave if there is none.
     Interrupt,
+    /// Give the terminal back to the shell, until it says to go on.
+    Suspend,
 }
 
 /// One row of the table.
@@ -155,6 +157,15 @@ pub static KEYS: &[Key] = &[
         short: "cancel",
         name: "cancel",
         long: "cancel the run; leave if none is under way",
+    },
+    Key {
+        codes: &[KeyCode::Char('z')],
+        ctrl: true,
+        action: Action::Suspend,
+        label: "ctrl+z",
+        short: "",
+        name: "suspend",
+        long: "stop, back to the shell; fg goes on",
     },
 ];
 

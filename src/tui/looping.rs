@@ -4,7 +4,7 @@ use super::bench::{News, Reading};
 use super::model::Model;
 use super::update::{Effect, Msg, Wait, update};
 use super::writer::Gate;
-use super::{Leave, Measuring, Options, Outcome, RunSource, copy, view};
+use super::{Leave, Measuring, Options, Outcome, RunSource, copy, terminal, view};
 use crate::bench::drive::Stop;
 use crate::run::watch::Change;
 use crate::run::{Again, RunEvent};
@@ -235,6 +235,20 @@ where
                 Err(why) => self.take(Msg::Bench(Box::new(News::Done(Err(why))))),
             },
             Effect::BenchStop => self.stop_measuring(),
+            Effect::Suspend => self.suspend(),
+        }
+    }
+
+    /// Stops the whole program; when it goes on, the shell has written over the screen, and may have another size.
+    fn suspend(&mut self) {
+        if let Err(why) = terminal::suspend(&self.gate) {
+            self.take(Msg::Said(format!("cannot give the terminal back: {why}")));
+            return;
+        }
+        // Drawn against an empty screen. `Terminal::clear` would ask the terminal for its cursor and wait for the answer.
+        self.terminal.swap_buffers();
+        if let Ok(size) = self.terminal.size() {
+            self.take(Msg::Resize(size.width, size.height));
         }
     }
 

@@ -8,6 +8,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::wait::WaitPidFlag;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -73,6 +74,15 @@ struct Pty {
 
 impl Pty {
     fn start(role: &str) -> Self {
+        Self::start_with(role, |program| {
+            let mut command = Command::new(&program[0]);
+            command.args(&program[1..]);
+            command
+        })
+    }
+
+    /// Starts what runs the program, given its command line.
+    fn start_with(role: &str, runs: impl FnOnce(&[OsString]) -> Command) -> Self {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         // A child of another test must not inherit this pseudo-terminal: it would never end.
         let _one_at_a_time = START.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -81,12 +91,10 @@ impl Pty {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
         let stdio = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", "tui::pty::child", "--nocapture", "--ignored"])
-            .env(ROLE, role)
-            .env("TERM", "xterm-256color")
-            .env("RUST_BACKTRACE", "0");
+        let program = std::env::current_exe().unwrap().into_os_string();
+        let arguments = ["--exact", "tui::pty::child", "--nocapture", "--ignored"].map(OsString::from);
+        let mut command = runs(&[vec![program], arguments.to_vec()].concat());
+        command.env(ROLE, role).env("TERM", "xterm-256color").env("RUST_BACKTRACE", "0");
         command.stdin(stdio(&pty.slave)).stdout(stdio(&pty.slave)).stderr(stdio(&pty.slave));
         // SAFETY: setsid and ioctl are async-signal-safe (signal-safety(7)) and touch no memory of the parent.
         unsafe {
@@ -211,6 +219,28 @@ fn a_person_looks_and_leaves() {
     assert!(pty.screen.screen().alternate_screen() && pty.screen.screen().hide_cursor());
     pty.press(b"2\x1b[B\r");
     pty.wait_for("Check");
+    pty.press(b"q");
+    let (code, text) = pty.ends();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("left: Quit"), "{text}");
+}
+
+/// A shell with job control starts it: the program alone would have nobody who lets it go on, and is then not stopped.
+#[test]
+fn ctrl_z_gives_the_terminal_back_until_the_shell_lets_it_go_on() {
+    let mut pty = Pty::start_with("plain", |program| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "set -m; \"$@\"; echo the shell is back; read -r line; fg >/dev/null", "sh"]).args(program);
+        shell
+    });
+    pty.wait_for("udp8472-blocked");
+    pty.press(b"\x1a");
+    pty.wait_for("the shell is back");
+    let screen = pty.screen.screen();
+    assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+    pty.press(b"on\n");
+    pty.wait_for("udp8472-blocked");
+    assert!(pty.screen.screen().alternate_screen() && pty.screen.screen().hide_cursor());
     pty.press(b"q");
     let (code, text) = pty.ends();
     assert_eq!(code, Some(0), "{text}");

@@ -2,10 +2,12 @@
 
 use super::writer::{self, FrameWriter, Gate};
 use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste};
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use crossterm::{Command, cursor};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{self, SigHandler, Signal, killpg, raise};
 use nix::sys::termios::{FlushArg, tcflush};
+use nix::unistd::getpgrp;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -17,7 +19,7 @@ use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError};
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
 /// Whether the screen is ours.
 static OPEN: AtomicBool = AtomicBool::new(false);
@@ -65,8 +67,50 @@ fn open_screen() -> io::Result<TerminalGuard> {
     *CLOSING.lock().unwrap_or_else(PoisonError::into_inner) = closing.clone();
     let (frames, gate) = writer::start(move |bytes| write_all(&out, bytes, &closing))?;
     *GATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate.clone());
-    gate.push((ansi(EnterAlternateScreen) + &ansi(EnableBracketedPaste) + &ansi(cursor::Hide)).as_bytes());
+    gate.push(taken().as_bytes());
     Ok(TerminalGuard { terminal: Terminal::new(CrosstermBackend::new(frames))?, gate })
+}
+
+/// What takes the screen, empty.
+fn taken() -> String {
+    ansi(EnterAlternateScreen) + &ansi(Clear(ClearType::All)) + &ansi(EnableBracketedPaste) + &ansi(cursor::Hide)
+}
+
+/// What gives it back.
+fn given_back() -> String {
+    ansi(DisableMouseCapture) + &ansi(DisableBracketedPaste) + &ansi(LeaveAlternateScreen) + &ansi(cursor::Show)
+}
+
+/// Gives the terminal back and stops the process group, as ctrl+z does outside of raw mode; returns when the shell lets it
+/// go on, with the terminal taken again and its screen empty. Does nothing when the terminal is not ours.
+///
+/// # Errors
+/// When the terminal takes nothing at present, or refuses; it is then still ours.
+pub fn suspend(gate: &Gate) -> io::Result<()> {
+    if !OPEN.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    if !gate.drain(PATIENCE) {
+        return Err(io::Error::other("it takes nothing"));
+    }
+    gate.push(given_back().as_bytes());
+    gate.drain(PATIENCE);
+    disable_raw_mode()?;
+    let stopped = stop_group();
+    enable_raw_mode()?;
+    gate.push(taken().as_bytes());
+    Ok(stopped?)
+}
+
+/// Stops the others of the process group (`cargo run`), then this process, by a signal to this very thread: after one to
+/// the whole process it would run on for a moment, or be stopped once more.
+fn stop_group() -> nix::Result<()> {
+    // SAFETY: no handler is involved, only "ignore" and "default".
+    let usual = unsafe { signal::signal(Signal::SIGTSTP, SigHandler::SigIgn) }?;
+    let others = killpg(getpgrp(), Signal::SIGTSTP);
+    // SAFETY: it was the action before.
+    unsafe { signal::signal(Signal::SIGTSTP, usual) }?;
+    others.and_then(|()| raise(Signal::SIGTSTP))
 }
 
 fn ansi(command: impl Command) -> String {
@@ -118,10 +162,9 @@ pub fn restore() {
         // Frames that nobody has read make way for the few bytes that give the terminal back.
         let _ = tcflush(io::stdout().as_fd(), FlushArg::TCOFLUSH);
     }
-    let back = ansi(DisableMouseCapture) + &ansi(DisableBracketedPaste) + &ansi(LeaveAlternateScreen) + &ansi(cursor::Show);
     // Behind a write that waits, ours would wait as well.
     if ended && takes_more(&io::stdout()) {
-        let _ = nix::unistd::write(io::stdout().as_fd(), back.as_bytes());
+        let _ = nix::unistd::write(io::stdout().as_fd(), given_back().as_bytes());
     }
     let _ = disable_raw_mode();
     STALLED.store(!taken, Ordering::SeqCst);
@@ -174,13 +217,13 @@ pub async fn stop_signal() {
 }
 
 async fn arrives(kind: SignalKind) {
-    match signal(kind) {
+    match unix::signal(kind) {
         Ok(mut signal) => received(&mut signal).await,
         Err(_) => std::future::pending().await,
     }
 }
 
-async fn received(signal: &mut Signal) {
+async fn received(signal: &mut unix::Signal) {
     if signal.recv().await.is_none() {
         std::future::pending::<()>().await;
     }

@@ -72,6 +72,8 @@ pub enum Effect {
     Bench(String),
     /// Stop the measurement.
     BenchStop,
+    /// Give the terminal back and stop, until the shell says to go on.
+    Suspend,
     /// Leave.
     Quit,
     /// Leave, and keep the last screen.
@@ -208,7 +210,7 @@ fn on_key(model: &mut Model, event: KeyEvent) -> Vec<Effect> {
         model.live.last = None;
     }
     let action = keys::lookup(event);
-    let effects = if model.typing.is_some() && action != Some(Action::Interrupt) {
+    let effects = if model.typing.is_some() && !matches!(action, Some(Action::Interrupt | Action::Suspend)) {
         type_into(model, event)
     } else {
         action.map_or_else(Vec::new, |action| act(model, action))
@@ -248,6 +250,7 @@ fn act(model: &mut Model, action: Action) -> Vec<Effect> {
         Action::Quit => return vec![Effect::Quit],
         Action::QuitKeeping => return vec![Effect::QuitKeeping],
         Action::Interrupt => return interrupt(model),
+        Action::Suspend => return vec![Effect::Suspend],
         Action::Rerun => return again::rerun(model),
         Action::Again => return again::one(model),
         Action::Verify => return again::verify(model),
