@@ -8,6 +8,7 @@ pub mod net;
 pub(crate) mod basic_auth;
 mod canary;
 mod capture;
+mod command;
 pub(crate) mod completion;
 mod conntrack;
 mod coredns;
