@@ -50,11 +50,7 @@ pub(super) static KIND: Kind = Kind {
         fact("outer_source", "address", "outer source"),
         fact("outer_destination", "address", "outer destination"),
         fact("outer_ttl", "hops", "outer TTL"),
-        fact(
-            "outer_checksum",
-            "text",
-            "outer UDP checksum: `none` (0, as usual for VXLAN), `right`, `unfinished` (left to the device), `wrong` or `cut`",
-        ),
+        fact("outer_checksum", "text", "outer UDP checksum: `none` (0), `right`, `unfinished` (left to the device), `wrong` or `cut`"),
         fact("inner_mac", "text", "inner destination hardware address"),
         fact("last_seen", "text", "where the request was last seen, in words"),
         fact("witness.arrived", "count", "outer packets seen arriving at the witness' underlay"),
