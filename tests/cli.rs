@@ -154,6 +154,13 @@ fn nothing_is_left_behind_by_kill_9() {
 }
 
 #[test]
+fn the_twins_workstation_has_warp_cli_in_its_path() {
+    let ask = |args: &[&str]| Fathom::new(["twin", "shell", "workstation", "warp-cli"].iter().chain(args)).run();
+    assert_eq!(ask(&["--json", "settings"]).code(0).json()["settings"]["split_tunnel_mode"], "exclude");
+    ask(&["--json", "no-such-thing"]).code(2).stderr_has("unrecognized").stdout_is("");
+}
+
+#[test]
 fn a_machine_without_the_cluster_gets_honest_answers() {
     let run = Fathom::new(["check", "--inventory", "tests/data/empty.toml", "--json"]).isolated().run();
     let json = run.json();

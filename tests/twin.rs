@@ -73,6 +73,7 @@ const PAIRS: &[(&str, &str, &str)] = &[
 /// Vantage sets that cannot know: nothing may be claimed, and the right cause must be among the possible ones.
 const UNDECIDED: &[(&str, &str)] = &[
     ("udp8472-blocked", "calypso"),
+    ("vxlan-bad-outer-checksum", "calypso"),
     ("stale-vtep-mac", "tethys"),
     ("networkpolicy-drops", "calypso"),
     ("networkpolicy-egress", "pod:apps/md-query-proxy"),

@@ -68,7 +68,13 @@ fn shell(common: &Common, host: &str, command: &[String]) -> Result<u8> {
     let (program, args) = command.split_first().unwrap_or((&default[0], &[]));
     let mut child = Command::new(program);
     child.args(args).env("PS1", format!("{host}# "));
-    let kubeconfig = twin.vantages().into_iter().find(|v| v.id == host).and_then(|v| kubeconfig(&v));
+    let vantage = twin.vantages().into_iter().find(|v| v.id == host);
+    if let Some(path) = vantage.as_ref().and_then(|v| v.files.path.clone()) {
+        // The host's own commands come first; the machine's are what is left to look with.
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        child.env("PATH", std::env::join_paths(std::iter::once(path).chain(std::env::split_paths(&others)))?);
+    }
+    let kubeconfig = vantage.as_ref().and_then(kubeconfig);
     if let Some(file) = &kubeconfig {
         child.env("KUBECONFIG", format!("/proc/self/fd/{}", file.as_raw_fd()));
     }

@@ -10,6 +10,8 @@ use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
 use pnet::packet::icmp::{IcmpPacket, IcmpType};
 use pnet::packet::ip::IpNextHeaderProtocols;
 use pnet::packet::ipv4::Ipv4Packet;
+use pnet::packet::udp::{UdpPacket, ipv4_checksum};
+use pnet::packet::util::checksum;
 use pnet::packet::vxlan::VxlanPacket;
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::io;
@@ -39,6 +41,9 @@ const ICMP_HEADER: usize = 8;
 pub(super) struct Outer {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,
+    pub(super) ttl: u8,
+    /// The UDP checksum in a word; see [`checksum_of`].
+    pub(super) checksum: &'static str,
     pub(super) vni: u32,
     /// Inner destination hardware address.
     pub(super) inner_mac: String,
@@ -172,12 +177,40 @@ fn parse(packet: &[u8], marker: &[u8]) -> Option<Outer> {
     ours.then(|| Outer {
         source: outer.get_source(),
         destination: outer.get_destination(),
+        ttl: outer.get_ttl(),
+        checksum: checksum_of(&outer, packet.get(header_length(&outer)..).unwrap_or_default()),
         vni: vxlan.get_vni(),
         inner_mac: frame.get_destination().to_string(),
         inner_source: inner.get_source(),
         inner_destination: inner.get_destination(),
         icmp: icmp.get_icmp_type(),
     })
+}
+
+/// `none` (0: not used, RFC 7348), `right`, `unfinished`: only the pseudo header is summed up and the device shall do the rest
+/// (CHECKSUM_PARTIAL), `wrong`, or `cut` where the packet is not there as a whole.
+fn checksum_of(outer: &Ipv4Packet, datagram: &[u8]) -> &'static str {
+    let (from, to) = (outer.get_source(), outer.get_destination());
+    let length = UdpPacket::new(datagram).map_or(0, |udp| usize::from(udp.get_length()));
+    let Some(udp) = datagram.get(..length).and_then(UdpPacket::new) else { return "cut" };
+    let right = match ipv4_checksum(&udp, &from, &to) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    match udp.get_checksum() {
+        0 => "none",
+        sum if sum == right => "right",
+        sum if sum == pseudo_header(from, to, udp.get_length()) => "unfinished",
+        _ => "wrong",
+    }
+}
+
+/// Sum of the pseudo header (RFC 768), not complemented.
+fn pseudo_header(from: Ipv4Addr, to: Ipv4Addr, length: u16) -> u16 {
+    let [a, b] = length.to_be_bytes();
+    let header = [&from.octets()[..], &to.octets(), &[0, IpNextHeaderProtocols::Udp.0, a, b]].concat();
+    // No word is left out: there are six of them.
+    !checksum(&header, usize::MAX)
 }
 
 /// For fuzzers: whether a packet is one of ours.
@@ -212,6 +245,21 @@ pub(super) mod tests {
         assert_eq!((seen.vni, seen.inner_mac.as_str(), seen.icmp.0), (1, "02:00:00:00:00:02", 8));
         assert_eq!(seen.inner_destination, Ipv4Addr::new(10, 42, 2, 7));
         assert_eq!(parse(&packet(b"fathom-2"), b"fathom-1"), None);
+    }
+
+    #[test]
+    fn the_outer_checksum_is_told_in_a_word() {
+        let sum = |length: Option<u16>, sum: [u8; 2]| {
+            let mut bytes = packet(b"fathom-1");
+            let whole = u16::try_from(bytes.len() - 20).unwrap();
+            bytes[24..26].copy_from_slice(&length.unwrap_or(whole).to_be_bytes());
+            bytes[26..28].copy_from_slice(&sum);
+            parse(&bytes, b"fathom-1").unwrap().checksum
+        };
+        assert_eq!((sum(None, [0, 0]), sum(Some(999), [0, 0]), sum(Some(7), [0, 0])), ("none", "cut", "cut"));
+        // Computed by another program: the sum of the pseudo header, and the checksum of the whole.
+        assert_eq!((sum(None, [0x31, 0xa9]), sum(None, [0xa9, 0x18])), ("unfinished", "right"));
+        assert_eq!((sum(None, [1, 2]), sum(None, [0x99, 0x99])), ("wrong", "wrong"));
     }
 
     #[test]

@@ -16,8 +16,12 @@ use std::time::Duration;
 use surge_ping::{Client, Config, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 use tokio::time::{Instant, sleep};
 
-/// Longest wait for one reply.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for one reply. A machine that is very busy may hand over late what came in time: a reply counts as a reply.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A reply that took longer than this is late.
+const LATE: Duration = Duration::from_secs(1);
+/// Longest wait for a TCP connection, one after the other. By then a lost SYN is sent again (tcp(7)), and the time would be that of two.
+const CONNECT: Duration = Duration::from_secs(1);
 /// Requests go out this far apart, or as soon as a reply is there.
 const SPACING: Duration = Duration::from_millis(50);
 /// Most requests of one probe.
@@ -39,6 +43,7 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("sent", "count", "echo requests sent"),
         fact("received", "count", "replies"),
+        fact("late", "count", "replies that took more than a second; after three seconds none is waited for"),
         fact("loss_percent", "percent", "share of requests without a reply"),
         fact("rtt_min_ms", "ms", "shortest round trip"),
         fact("rtt_median_ms", "ms", "median round trip"),
@@ -91,7 +96,8 @@ impl Icmp {
     fn facts(&self, facts: &mut Facts, echoes: Echoes) {
         let tried = u64::from(echoes.tried.max(1));
         let lost = u64::from(echoes.tried - echoes.received());
-        facts.set("sent", echoes.sent).set("received", echoes.received()).set("loss_percent", (lost * 100).div_ceil(tried));
+        facts.set("sent", echoes.sent).set("received", echoes.received()).set("late", echoes.late());
+        facts.set("loss_percent", (lost * 100).div_ceil(tried));
         facts.set("method", echoes.method).set("error", echoes.error.as_str());
         facts.set_or_unknown("rtt_min_ms", echoes.at(0.0), "no reply");
         facts.set_or_unknown("rtt_median_ms", echoes.at(0.5), "no reply");
@@ -124,6 +130,11 @@ impl Echoes {
         u16::try_from(self.rtts.len()).unwrap_or(u16::MAX)
     }
 
+    /// Replies among them that were late.
+    pub(super) fn late(&self) -> usize {
+        self.rtts.iter().filter(|rtt| **rtt > LATE).count()
+    }
+
     /// Median round trip in ms, if there was a reply.
     pub(super) fn median_ms(&self) -> Option<f64> {
         self.at(0.5)
@@ -145,7 +156,7 @@ impl Echoes {
         self.tried += 1;
         self.sent += u16::from(!matches!(outcome, Outcome::NotSent(_)));
         self.lines.push(match &outcome {
-            Outcome::Reply(rtt) => format!("seq {seq}: reply after {:.3} ms", ms(*rtt)),
+            Outcome::Reply(rtt) => format!("seq {seq}: reply after {:.3} ms{}", ms(*rtt), if *rtt > LATE { ", late" } else { "" }),
             Outcome::Silence => format!("seq {seq}: no reply"),
             Outcome::Refused(by) => format!("seq {seq}: {by}"),
             Outcome::NotSent(word) => format!("seq {seq}: not sent, {word}"),
@@ -246,7 +257,7 @@ async fn connects(cx: &Context, to: SocketAddrV4, count: u16) -> Echoes {
         if Instant::now() >= cx.deadline {
             break;
         }
-        let outcome = match connect(&cx.vantage.net, to, cx.deadline.min(Instant::now() + PATIENCE)).await {
+        let outcome = match connect(&cx.vantage.net, to, cx.deadline.min(Instant::now() + CONNECT)).await {
             Ok((_, after)) => Outcome::Reply(after),
             Err(error) => match error.word.as_str() {
                 "ECONNREFUSED" => Outcome::Reply(error.after),

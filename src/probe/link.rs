@@ -1,4 +1,6 @@
-//! `link`: a network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included.
+//! `link`: a network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included, and its offload features.
+
+mod offload;
 
 use super::netlink::{Device, Netlink};
 use super::{Context, Kind, Probe, decode, fact};
@@ -7,11 +9,11 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
-/// A network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included.
+/// A network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included, and its offload features.
 pub(super) static KIND: Kind = Kind {
     name: "link",
     root: "link",
-    about: "A network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included",
+    about: "A network device by netlink (RTM_GETLINK, RTM_GETADDR), VXLAN attributes included, and its offload features",
     privilege: None,
     args: &[("name", "device name"), ("other", "a second device to compare the age with (optional)")],
     facts: &[
@@ -32,6 +34,12 @@ pub(super) static KIND: Kind = Kind {
         fact("parent_index", "number", "its interface index"),
         fact("parent_addresses", "list of text", "its IPv4 addresses with prefix length"),
         fact("tx_dropped", "count", "packets dropped on sending since the device exists"),
+        fact("offload.tx_checksum", "bool", "the device finishes checksums (tx-checksum-ip-generic)"),
+        fact("offload.tx_generic_segmentation", "bool", "segments are cut as late as possible (GSO)"),
+        fact("offload.tx_tcp_segmentation", "bool", "the device cuts TCP segments (TSO)"),
+        fact("offload.tx_udp_segmentation", "bool", "the device cuts UDP datagrams (tx-udp-segmentation), as tailscaled sends them"),
+        fact("offload.rx_gro", "bool", "received segments are put together (GRO)"),
+        fact("offload.rx_udp_gro_forwarding", "bool", "datagrams that are forwarded are put together too (rx-udp-gro-forwarding)"),
         fact("other_present", "bool", "the other device exists"),
         fact("other_index", "number", "its interface index"),
         fact("other_mtu", "bytes", "its MTU"),
@@ -68,6 +76,7 @@ impl Link {
                 let addresses = netlink.addresses(device.index).await?;
                 seen.note("netlink", describe(device, &addresses));
                 own_facts(&mut seen.facts, device, &addresses);
+                offload_facts(&mut seen.facts, offload::read(&cx.vantage.net, &device.name));
                 parent_facts(&mut seen.facts, &netlink, &devices, device).await?;
             }
             None => absent(&mut seen.facts, &self.name),
@@ -97,6 +106,15 @@ fn own_facts(facts: &mut Facts, device: &Device, addresses: &[Ipv4Net]) {
     let reason = if device.vxlan.is_some() { "the kernel did not say" } else { "not a VXLAN device" };
     facts.set_or_unknown("vni", vxlan.vni, reason).set_or_unknown("port", vxlan.port, reason);
     facts.set_or_unknown("local", vxlan.local.map(|a| a.to_string()), reason).set_or_unknown("learning", vxlan.learning, reason);
+}
+
+fn offload_facts(facts: &mut Facts, features: Result<[Option<bool>; 6], String>) {
+    for (i, (path, name)) in offload::FEATURES.iter().enumerate() {
+        match &features {
+            Ok(features) => facts.set_or_unknown(path, features[i], &format!("the kernel has no feature {name}")),
+            Err(reason) => facts.unknown(path, reason.as_str()),
+        };
+    }
 }
 
 async fn parent_facts(facts: &mut Facts, netlink: &Netlink, devices: &[Device], device: &Device) -> Result<(), String> {
@@ -163,6 +181,25 @@ mod tests {
         assert_eq!(facts["parent_addresses"], json!(["100.95.51.125/32"]));
         assert_eq!((&facts["other_present"], &facts["other_index"]), (&json!(true), &facts["parent_index"]));
         assert!(seen.facts.get("index").and_then(|i| i.as_i64()) > seen.facts.get("parent_index").and_then(|i| i.as_i64()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ns_offload_features_are_those_of_the_device() {
+        if !crate::vantage::netns::testing::in_private() {
+            return;
+        }
+        let nodes = two_nodes().await;
+        let look = async || testnet::observe("link", "name = 'flannel.1'", &nodes.tethys, None).await.facts.to_json()["offload"].clone();
+        let before = look().await;
+        assert!(before.as_object().unwrap().values().all(serde_json::Value::is_boolean), "{before}");
+        assert_eq!((&before["tx_checksum"], &before["rx_udp_gro_forwarding"]), (&json!(true), &json!(false)));
+        nodes.tethys.vantage.net.with(|| crate::twin::finish_checksums("flannel.1")).unwrap().unwrap();
+        let after = look().await;
+        // Without finished checksums a device cuts no TCP segments either (netdev-features.rst).
+        assert_eq!(
+            (&after["tx_checksum"], &after["tx_tcp_segmentation"], &after["rx_gro"]),
+            (&json!(false), &json!(false), &before["rx_gro"])
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ pub mod net;
 pub(crate) mod basic_auth;
 mod canary;
 mod capture;
+mod command;
 pub(crate) mod completion;
 mod conntrack;
 mod coredns;
@@ -53,6 +54,7 @@ mod resolver;
 mod return_path;
 mod route;
 mod service;
+mod socket;
 pub(crate) mod sse;
 mod stun;
 mod subnet;
@@ -88,6 +90,7 @@ pub static KINDS: &[&Kind] = &[
     &link::KIND,
     &route::KIND,
     &sysctl::KIND,
+    &socket::KIND,
     &tailscale::KIND,
     &return_path::KIND,
     &warp::KIND,

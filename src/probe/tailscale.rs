@@ -1,5 +1,6 @@
 //! `tailscale`: tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer.
 
+mod cli;
 mod local_api;
 mod ping;
 mod status;
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use status::{Peer, Prefs, Status, first_ipv4};
+use status::{DerpMap, Peer, Prefs, Status, first_ipv4};
 use std::net::Ipv4Addr;
 
 /// tailscaled's own account of itself, by LocalAPI: state, exit node, preferences, one peer.
@@ -32,7 +33,13 @@ pub(super) static KIND: Kind = Kind {
         fact("version", "text", "tailscaled version"),
         fact("addresses", "list of text", "own Tailscale addresses"),
         fact("key_expired", "bool", "own node key has expired"),
+        fact("key_expiry", "text", "when the own node key expires, RFC 3339; empty if it never does"),
         fact("health", "list of text", "health messages"),
+        fact("advertised_routes", "list of text", "routes that this node offers"),
+        fact("accepts_routes", "bool", "routes that peers offer are taken (RouteAll)"),
+        fact("home_relay", "text", "DERP region by which this node is reached where there is no direct path; empty if it has none"),
+        fact("home_relay_hosts", "list of text", "names of that region's relays in the DERP map"),
+        fact("relay_regions", "count", "regions of the DERP map"),
         fact("exit_node_in_use", "bool", "an exit node is selected"),
         fact("exit_node_address", "address", "its Tailscale address; empty if none"),
         fact("exit_node_online", "bool", "the control server calls it online"),
@@ -45,6 +52,12 @@ pub(super) static KIND: Kind = Kind {
         fact("peer.ping_ms", "ms", "round trip of the last answered disco ping"),
         fact("peer.path", "text", "how that ping went: `direct`, `relay` (DERP) or `peer-relay`; empty without an answer"),
         fact("peer.ping_relay", "text", "DERP region by which it went; empty if it was none"),
+        fact(
+            "peer.tsmp_answers",
+            "bool",
+            "it answered a TSMP ping too, which goes through the encrypted tunnel; asked where disco pings are answered",
+        ),
+        fact("peer.tsmp_ms", "ms", "round trip of that ping"),
         fact("peer.pings", "count", "disco pings sent; fewer than 4 if one was answered on the direct way"),
         fact("peer.rpf_dropped", "count", "packets that this node's reverse path filter dropped while pinging (IPReversePathFilter)"),
         fact("peer.present", "bool", "the peer is in the network map"),
@@ -52,6 +65,7 @@ pub(super) static KIND: Kind = Kind {
         fact("peer.direct", "bool", "a direct path is in use (CurAddr)"),
         fact("peer.relay", "text", "DERP region when relayed; empty if direct"),
         fact("peer.endpoint", "text", "current endpoint"),
+        fact("peer.routes", "list of text", "routes that it offers and that are approved, besides its own addresses"),
         fact("peer.expired", "bool", "its key has expired"),
         fact("peer.active", "bool", "there was traffic in the last minutes; an idle peer has no path in use"),
     ],
@@ -75,7 +89,10 @@ impl Probe for Tailscale {
         }
         match &cx.vantage.files.tailscale_socket {
             Some(socket) => self.ask(cx, socket).await,
-            None => without_daemon("absent", "no socket of tailscaled is known", false),
+            None => {
+                let reason = "no socket of tailscaled is known";
+                self.by_command(cx, reason).await.unwrap_or_else(|| without_daemon("absent", reason, false))
+            }
         }
     }
 
@@ -92,7 +109,7 @@ impl Tailscale {
                 let reason = format!("cannot connect to {socket}: {}", errno_word(&error));
                 return match local_api::daemon_word(&error) {
                     Some(word) => without_daemon(word, &reason, true),
-                    None => Observation::could_not_look(reason),
+                    None => self.by_command(cx, &reason).await.unwrap_or_else(|| Observation::could_not_look(reason)),
                 };
             }
         };
@@ -100,9 +117,16 @@ impl Tailscale {
             let second = local_api::connect(&cx.vantage.net, socket).map_err(|e| errno_word(&e))?;
             local_api::get(second, "/localapi/v0/prefs", cx.deadline).await
         };
-        let (status, prefs) = tokio::join!(local_api::get(first, "/localapi/v0/status", cx.deadline), prefs);
+        let relays = async {
+            let third = local_api::connect(&cx.vantage.net, socket).map_err(|e| errno_word(&e))?;
+            local_api::get(third, "/localapi/v0/derpmap", cx.deadline).await
+        };
+        let (status, prefs, relays) = tokio::join!(local_api::get(first, "/localapi/v0/status", cx.deadline), prefs, relays);
         let status = status.and_then(read::<Status>);
         let mut seen = Observation::default();
+        if let Ok(status) = &status {
+            relay_facts(&mut seen.facts, status, relays.and_then(read::<DerpMap>));
+        }
         if let (Some(peer), true) = (self.peer, self.ping) {
             match &status {
                 Ok(status) if status.backend_state != "Running" => ping::not_asked(&mut seen.facts, "tailscaled is not running"),
@@ -111,6 +135,15 @@ impl Tailscale {
             }
         }
         self.report(seen, status, prefs.and_then(read::<Prefs>), Utc::now())
+    }
+
+    /// What the command `tailscale` says, where its socket does not tell: it may know another way. `None` if that tells nothing either.
+    async fn by_command(&self, cx: &Context, reason: &str) -> Option<Observation> {
+        let status = cli::status(cx).await.ok().map(read::<Status>)?.ok()?;
+        let prefs = Err(format!("{reason}, and the command tailscale does not tell"));
+        let mut seen = Observation::default();
+        relay_facts(&mut seen.facts, &status, Err(format!("{reason}, and the command tailscale does not tell")));
+        Some(self.report(seen, Ok(status), prefs, Utc::now()))
     }
 
     /// Adds to what is known by now (the ping) what the documents say.
@@ -172,9 +205,30 @@ fn own_facts(facts: &mut Facts, status: &Status, now: DateTime<Utc>) {
         .set("addresses", texts(&status.addresses, 64))
         .set("health", texts(&status.health, 400));
     match &status.own {
-        Some(own) => facts.set("key_expired", expired(own, now)),
-        None => facts.unknown("key_expired", "tailscaled says nothing about this node"),
+        Some(own) => {
+            facts.set("key_expired", expired(own, now)).set("home_relay", clean(&own.relay, 64));
+            facts.set("key_expiry", clean(own.key_expiry.as_deref().unwrap_or_default(), 64));
+        }
+        None => {
+            for path in ["key_expired", "key_expiry", "home_relay"] {
+                facts.unknown(path, "tailscaled says nothing about this node");
+            }
+        }
+    }
+}
+
+fn relay_facts(facts: &mut Facts, status: &Status, map: Result<DerpMap, String>) {
+    let map = match map {
+        Ok(map) => map,
+        Err(reason) => {
+            facts.unknown("relay_regions", clean(&reason, 300)).unknown("home_relay_hosts", clean(&reason, 300));
+            return;
+        }
     };
+    let home = status.own.as_ref().and_then(|own| map.regions.values().find(|r| r.region_code == own.relay));
+    let hosts = home.map(|region| region.nodes.iter().take(32).map(|n| clean(&n.host_name, 255)).collect::<Vec<_>>());
+    facts.set("relay_regions", map.regions.len());
+    facts.set_or_unknown("home_relay_hosts", hosts, "the home region is not in the DERP map");
 }
 
 fn exit_facts(facts: &mut Facts, status: &Status, prefs: &Result<Prefs, String>) {
@@ -207,11 +261,13 @@ fn prefs_facts(facts: &mut Facts, prefs: &Result<Prefs, String>) {
     match prefs {
         Ok(prefs) => {
             facts.set("exit_node_lan_access", prefs.exit_node_allow_lan_access).set("accept_dns", prefs.corp_dns);
+            facts.set("advertised_routes", texts(&prefs.advertise_routes, 64)).set("accepts_routes", prefs.route_all);
             facts.set("is_exit_node", prefs.advertise_routes.iter().any(|r| r == "0.0.0.0/0"));
             facts.set_or_unknown("stateful_filtering", prefs.no_stateful_filtering.map(|no| !no), "the preferences do not tell");
         }
         Err(reason) => {
-            for path in ["exit_node_lan_access", "accept_dns", "is_exit_node", "stateful_filtering"] {
+            for path in ["exit_node_lan_access", "accept_dns", "advertised_routes", "accepts_routes", "is_exit_node", "stateful_filtering"]
+            {
                 facts.unknown(path, clean(reason, 300));
             }
         }
@@ -226,6 +282,7 @@ fn peer_facts(facts: &mut Facts, status: &Status, asked: Option<Ipv4Addr>, now: 
         facts.set("peer.online", peer.online).set("peer.direct", direct).set("peer.active", peer.active);
         facts.set("peer.relay", if direct { String::new() } else { clean(&peer.relay, 64) });
         facts.set("peer.endpoint", clean(endpoint, 64)).set("peer.expired", expired(peer, now));
+        facts.set("peer.routes", texts(&peer.routes(), 64));
     }
     ping::not_asked(facts, "no ping was asked for");
     let reason = match asked {

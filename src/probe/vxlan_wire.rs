@@ -41,6 +41,7 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("sent", "count", "echo requests sent"),
         fact("echoes", "count", "replies received"),
+        fact("late", "count", "replies that took more than a second"),
         fact("rtt_median_ms", "ms", "median round trip of the replies"),
         fact("error", "text", "errno of the last echo request that could not be sent; empty if none"),
         fact("left", "count", "outer packets seen leaving on the underlay"),
@@ -48,10 +49,14 @@ pub(super) static KIND: Kind = Kind {
         fact("vni", "number", "VNI seen in the outer packets that left"),
         fact("outer_source", "address", "outer source"),
         fact("outer_destination", "address", "outer destination"),
+        fact("outer_ttl", "hops", "outer TTL"),
+        fact("outer_checksum", "text", "outer UDP checksum: `none` (0), `right`, `unfinished` (left to the device), `wrong` or `cut`"),
         fact("inner_mac", "text", "inner destination hardware address"),
         fact("last_seen", "text", "where the request was last seen, in words"),
         fact("witness.arrived", "count", "outer packets seen arriving at the witness' underlay"),
         fact("witness.answered", "count", "outer packets seen leaving the witness"),
+        fact("witness.outer_ttl", "hops", "outer TTL on arrival at the witness' underlay"),
+        fact("witness.outer_checksum", "text", "outer UDP checksum there, in the same words"),
         fact("witness.device_present", "bool", "the witness has the VXLAN device"),
         fact("witness.device_rx", "count", "packets that the witness' VXLAN device received meanwhile"),
         fact("witness.forwarded", "count", "IpForwDatagrams of the witness meanwhile"),
@@ -127,7 +132,7 @@ impl VxlanWire {
     fn report(&self, vantage: &str, echoes: &Echoes, here: Result<Vec<Outer>, String>, witness: Option<WitnessSaw>) -> Observation {
         let mut seen = Observation::default();
         let facts = &mut seen.facts;
-        facts.set("sent", echoes.sent).set("echoes", echoes.received()).set("error", echoes.error.as_str());
+        facts.set("sent", echoes.sent).set("echoes", echoes.received()).set("late", echoes.late()).set("error", echoes.error.as_str());
         facts.set_or_unknown("rtt_median_ms", echoes.median_ms(), "no reply");
         self.capture_facts(facts, &here);
         match &witness {
@@ -154,7 +159,7 @@ impl VxlanWire {
         let packets = match here {
             Ok(packets) => packets,
             Err(reason) => {
-                for path in ["left", "returned", "vni", "outer_source", "outer_destination", "inner_mac"] {
+                for path in ["left", "returned", "vni", "outer_source", "outer_destination", "outer_ttl", "outer_checksum", "inner_mac"] {
                     facts.unknown(path, reason.as_str());
                 }
                 return;
@@ -167,6 +172,8 @@ impl VxlanWire {
         facts.set_or_unknown("vni", first.map(|p| p.vni), reason);
         facts.set_or_unknown("outer_source", first.map(|p| p.source.to_string()), reason);
         facts.set_or_unknown("outer_destination", first.map(|p| p.destination.to_string()), reason);
+        facts.set_or_unknown("outer_ttl", first.map(|p| p.ttl), reason);
+        facts.set_or_unknown("outer_checksum", first.map(|p| p.checksum), reason);
         facts.set_or_unknown("inner_mac", first.map(|p| p.inner_mac.as_str()), reason);
     }
 
@@ -213,8 +220,10 @@ fn describe(packet: &Outer) -> String {
         IcmpTypes::EchoReply => "echo reply".to_owned(),
         other => format!("ICMP type {}", other.0),
     };
-    let Outer { source, destination, vni, inner_mac, inner_source, inner_destination, .. } = packet;
-    format!("{source} -> {destination} VNI {vni}, inner {inner_source} -> {inner_destination} to {inner_mac}, {what}")
+    let Outer { source, destination, ttl, checksum, vni, inner_mac, inner_source, inner_destination, .. } = packet;
+    format!(
+        "{source} -> {destination} TTL {ttl} checksum {checksum} VNI {vni}, inner {inner_source} -> {inner_destination} to {inner_mac}, {what}"
+    )
 }
 
 #[cfg(test)]

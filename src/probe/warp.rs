@@ -5,29 +5,24 @@
 
 mod settings;
 
+use super::command::Command;
 use super::egress_route::route_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
-use crate::vantage::{Transport, Vantage, WarpCli};
+use crate::vantage::{Transport, Vantage};
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use settings::Settings;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 /// Longest wait for one command.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Largest output that is read.
-const MOST: u64 = 256 << 10;
+const MOST: usize = 256 << 10;
 
 /// Cloudflare WARP on a workstation, by `warp-cli --json`, and what the kernel does with the documented ranges.
 pub(super) static KIND: Kind = Kind {
@@ -75,7 +70,7 @@ impl Probe for Warp {
         let mut seen = Observation::default();
         self.kernel(cx, &mut seen).await;
         let (status, settings, registration) =
-            tokio::join!(ask(&cx.vantage, &["status"]), ask(&cx.vantage, &["settings"]), ask(&cx.vantage, &["registration", "show"]));
+            tokio::join!(ask(cx, &["status"]), ask(cx, &["settings"]), ask(cx, &["registration", "show"]));
         for (what, answer) in [("status", &status), ("settings", &settings), ("registration show", &registration)] {
             match answer {
                 Ok(document) => seen.note("warp-cli", format!("{what}: {}", clean(&document.to_string(), 400))),
@@ -198,14 +193,18 @@ fn find<'a>(value: &'a Value, key: &str, depth: usize) -> Option<&'a Value> {
 }
 
 /// What `warp-cli --json ARGS` prints. The error is a clause: not installed, not in time, no JSON, or WARP's own error.
-async fn ask(vantage: &Vantage, args: &[&str]) -> Result<Value, String> {
-    let text = match (&vantage.files.warp_cli, vantage.transport) {
-        (Some(WarpCli::Answers(answers)), _) => answers.get(&args.join(" ")).ok_or("warp-cli is not installed")?,
-        (Some(WarpCli::Command(path)), _) => run(path, args).await?,
-        (None, Transport::Local) => run(Path::new("warp-cli"), args).await?,
-        (None, _) => return Err("no warp-cli is known at this vantage".to_owned()),
-    };
-    read(&text)
+async fn ask(cx: &Context, args: &[&str]) -> Result<Value, String> {
+    let bytes = told(&cx.vantage, args, cx.deadline.min(Instant::now() + PATIENCE)).await?;
+    read(&String::from_utf8_lossy(&bytes))
+}
+
+async fn told(vantage: &Vantage, args: &[&str], until: Instant) -> Result<Vec<u8>, String> {
+    let path = vantage.files.path.as_deref();
+    if path.is_none() && vantage.transport != Transport::Local {
+        return Err("no warp-cli is known at this vantage".to_owned());
+    }
+    let arguments = [&["--json"], args].concat();
+    Command { program: "warp-cli", arguments: &arguments, path, most: MOST, until }.output().await
 }
 
 fn read(text: &str) -> Result<Value, String> {
@@ -219,42 +218,6 @@ fn read(text: &str) -> Result<Value, String> {
         },
         Ok(_) => Err("warp-cli printed something that is not a JSON object".to_owned()),
         Err(_) => Err(clean(&format!("warp-cli printed no JSON: {}", text.trim()), 200)),
-    }
-}
-
-/// The process group of a command: what it started ends with it, also when the probe is cut off.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The number is still the group's: the child is collected only after this.
-        let _ = self.0.map(|group| killpg(group, Signal::SIGKILL));
-    }
-}
-
-async fn run(path: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new(path);
-    command.arg("--json").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).process_group(0);
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => "warp-cli is not installed".to_owned(),
-        _ => format!("warp-cli cannot be run: {e}"),
-    })?;
-    let _group = Group::of(&child);
-    let stdout = child.stdout.take().ok_or("warp-cli has no output")?;
-    let mut bytes = Vec::new();
-    let mut bounded = stdout.take(MOST + 1);
-    let reading = timeout(PATIENCE, bounded.read_to_end(&mut bytes)).await;
-    match reading {
-        Err(_) => Err("warp-cli did not end in time".to_owned()),
-        Ok(Err(error)) => Err(format!("warp-cli's output cannot be read: {error}")),
-        Ok(Ok(_)) if bytes.len() as u64 > MOST => Err(format!("warp-cli printed more than {MOST} bytes")),
-        Ok(Ok(_)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 

@@ -149,8 +149,8 @@ fn open_packet(index: u32, mac: [u8; 6]) -> io::Result<(OwnedFd, libc::sockaddr_
     if failed { Err(io::Error::last_os_error()) } else { Ok((socket, to)) }
 }
 
-/// SIOCETHTOOL with ETHTOOL_STXCSUM = 0 (include/uapi/linux/ethtool.h).
-fn finish_checksums(name: &str) -> io::Result<()> {
+/// Leaves no checksum of a device unfinished: SIOCETHTOOL with ETHTOOL_STXCSUM = 0 (include/uapi/linux/ethtool.h).
+pub(crate) fn finish_checksums(name: &str) -> io::Result<()> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946;
     const ETHTOOL_STXCSUM: u32 = 0x17;
     let mut value: [u32; 2] = [ETHTOOL_STXCSUM, 0];

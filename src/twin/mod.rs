@@ -6,6 +6,7 @@
 //! The diagnosis never looks in here: it sees the twin only through probes.
 
 pub mod cluster;
+mod commands;
 mod conntrack;
 mod damage;
 pub mod derp;
@@ -24,6 +25,9 @@ pub mod tailscaled;
 pub mod topology;
 pub mod warp;
 pub mod wire;
+
+#[cfg(test)]
+pub(crate) use device::finish_checksums;
 
 use crate::def::Inventory;
 use crate::def::inventory::Node;

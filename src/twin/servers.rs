@@ -16,10 +16,11 @@ use super::service::pki::{Authority, User, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
 use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
+use super::warp::WarpCli;
 use super::wire::Wire;
 use crate::def::Inventory;
 use crate::def::inventory::{Node, Pod};
-use crate::vantage::{Net, UnixAddress, WarpAnswers};
+use crate::vantage::{Net, UnixAddress};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;
@@ -54,8 +55,8 @@ pub struct Servers {
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
     kube_proxy: Mutex<BTreeMap<String, Vec<ServerHandle>>>,
-    /// What `warp-cli` prints on the workstation.
-    pub warp: WarpAnswers,
+    /// `warp-cli` on the workstation.
+    pub warp: WarpCli,
     _others: Vec<ServerHandle>,
     resolvers: Vec<OutsideHandle>,
 }
@@ -160,7 +161,7 @@ impl Servers {
             kube_proxy: Mutex::new(
                 overlays.iter().map(|o| Ok((o.node.name.clone(), kube_proxy::serve(&o.wire.net)?))).collect::<Result<_>>()?,
             ),
-            warp: super::warp::answers(inv),
+            warp: super::warp::healthy(inv)?,
             _others: others,
             resolvers: inv
                 .dns

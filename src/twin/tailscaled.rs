@@ -62,7 +62,7 @@ pub struct Peer {
 struct Shared {
     peers: Vec<Peer>,
     endpoints: HashMap<u8, SocketAddr>,
-    /// When a peer was last heard on the direct path, and through the relay.
+    /// When a peer last answered on the direct path, and through the relay.
     heard: HashMap<u8, Instant>,
     relayed: HashMap<u8, Instant>,
     impairments: HashMap<u8, Impairment>,
@@ -422,9 +422,7 @@ impl Relay {
         if shared.quiet || shared.is_down(*sender) || !shared.peers.iter().any(|p| p.id == *sender) {
             return true;
         }
-        if relayed {
-            shared.relayed.insert(*sender, Instant::now());
-        } else {
+        if !relayed {
             shared.endpoints.insert(*sender, from);
         }
         match *kind {
@@ -432,7 +430,10 @@ impl Relay {
                 let _ = socket.send_to(&[WELCOME, self.id, *sender], from);
             }
             // Only an answer proves that both directions pass.
-            WELCOME if !relayed => {
+            WELCOME if relayed => {
+                shared.relayed.insert(*sender, Instant::now());
+            }
+            WELCOME => {
                 shared.heard.insert(*sender, Instant::now());
                 self.heard.send_replace(true);
             }

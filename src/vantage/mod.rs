@@ -10,9 +10,7 @@ pub use netns::{Net, NetNs};
 use rustls::pki_types::CertificateDer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// What kind of place a vantage is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -79,33 +77,8 @@ pub struct HostFiles {
     pub pgpass: Option<Source>,
     /// The journal of the host's services; `None` means what `journalctl` says, on this machine only.
     pub journal: Option<Source>,
-    /// Cloudflare's command; `None` means the one in `PATH`, on this machine only.
-    pub warp_cli: Option<WarpCli>,
-}
-
-/// Where `warp-cli` is asked.
-#[derive(Clone, Debug)]
-pub enum WarpCli {
-    /// The command to run.
-    Command(PathBuf),
-    /// What it would print.
-    Answers(WarpAnswers),
-}
-
-/// What `warp-cli --json` prints, by its arguments.
-#[derive(Clone, Debug, Default)]
-pub struct WarpAnswers(pub Arc<Mutex<BTreeMap<String, String>>>);
-
-impl WarpAnswers {
-    /// The answer for some arguments, such as `registration show`.
-    pub fn get(&self, arguments: &str) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(arguments).cloned()
-    }
-
-    /// Changes what is printed for some arguments.
-    pub fn set(&self, arguments: &str, text: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(arguments.to_owned(), text);
-    }
+    /// Where commands are looked for; `None` means the `PATH` of this process, and only on the machine that fathom runs on.
+    pub path: Option<PathBuf>,
 }
 
 /// A text file: by path or already read.

@@ -167,13 +167,14 @@ where
     }
 }
 
-/// Enters a user namespace (unless root) and a network namespace of its own. Must run before any thread exists:
+/// Enters a user and a mount namespace (unless root) and a network namespace of its own: who is not root may mount a file system
+/// only in a mount namespace of his own, and the twin keeps one in memory. Must run before any thread exists:
 /// `unshare(CLONE_NEWUSER)` is refused to a process with several threads (unshare(2)).
 pub fn enter_private() -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     let mut flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS;
     if !uid.is_root() {
-        flags |= CloneFlags::CLONE_NEWUSER;
+        flags |= CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     }
     unshare(flags)?;
     if !uid.is_root() {
@@ -232,7 +233,7 @@ pub(crate) mod testing {
         if root {
             return Ok(unshare(CloneFlags::CLONE_NEWNET)?);
         }
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUSER)?;
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
         for (path, text) in maps {
             // SAFETY: path and text are valid for the calls; the descriptor is closed with exec (O_CLOEXEC).
             let written =

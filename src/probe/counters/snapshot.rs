@@ -20,6 +20,15 @@ const PROTOCOLS: &[(&str, &str, &str)] = &[
     ("reverse_path_filtered", "TcpExt:", "IPReversePathFilter"),
 ];
 
+/// Fact name and name in `/proc/net/snmp6` (RFC 4293, proc_net(5)), which has one counter per line.
+const PROTOCOLS_6: &[(&str, &str)] = &[
+    ("ip6_forwarded", "Ip6OutForwDatagrams"),
+    ("ip6_fragments_made", "Ip6FragCreates"),
+    ("ip6_no_routes", "Ip6OutNoRoutes"),
+    ("icmp6_unreachable_sent", "Icmp6OutDestUnreachs"),
+    ("udp6_checksum_errors", "Udp6InCsumErrors"),
+];
+
 /// Fact name and column in `/proc/net/stat/nf_conntrack`, which has one line per CPU in hexadecimal.
 const CONNTRACK: &[(&str, &str)] =
     &[("conntrack.dropped", "drop"), ("conntrack.early_dropped", "early_drop"), ("conntrack.insert_failed", "insert_failed")];
@@ -33,7 +42,8 @@ pub(in crate::probe) struct Snapshot {
 
 /// The facts that every snapshot can have, without devices and named counters.
 pub(in crate::probe) fn names() -> impl Iterator<Item = &'static str> {
-    PROTOCOLS.iter().map(|(name, _, _)| *name).chain(CONNTRACK.iter().map(|(name, _)| *name)).chain(["forward_dropped"])
+    let protocols = PROTOCOLS.iter().map(|(name, _, _)| *name).chain(PROTOCOLS_6.iter().map(|(name, _)| *name));
+    protocols.chain(CONNTRACK.iter().map(|(name, _)| *name)).chain(["forward_dropped"])
 }
 
 impl Snapshot {
@@ -75,6 +85,11 @@ impl Snapshot {
         for (name, protocol, column) in PROTOCOLS {
             let value = snmp.clone().and_then(|text| counter(&text, protocol, column).ok_or(format!("the kernel does not count {column}")));
             self.put(name, value);
+        }
+        // Without IPv6 in the kernel there is no such file: that is unknown, not 0.
+        let six = read(net, "snmp6");
+        for (name, column) in PROTOCOLS_6 {
+            self.put(name, six.clone().and_then(|text| line(&text, column).ok_or(format!("the kernel does not count {column}"))));
         }
     }
 
@@ -133,6 +148,11 @@ fn counter(text: &str, protocol: &str, name: &str) -> Option<u64> {
     values.split(' ').nth(place)?.parse().ok()
 }
 
+/// A name and a value on each line.
+fn line(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', '\t'])?.trim().parse().ok())
+}
+
 fn column_sum(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
     let place = lines.next()?.split_whitespace().position(|n| n == name)?;
@@ -150,6 +170,12 @@ mod tests {
             "Ip: Forwarding ForwDatagrams FragCreates\nIp: 1 42 7\nUdpLite: NoPorts\nUdpLite: 9\nUdp: NoPorts InCsumErrors\nUdp: 3 5\n";
         assert_eq!((counter(text, "Ip:", "FragCreates"), counter(text, "Udp:", "NoPorts")), (Some(7), Some(3)));
         assert_eq!((counter(text, "Ip:", "ReasmOKs"), counter("Ip: A\n", "Ip:", "A")), (None, None));
+    }
+
+    #[test]
+    fn counters_of_version_6_have_a_line_each() {
+        let text = "Ip6InReceives                   \t12\nIp6OutForwDatagrams             \t42\nIp6OutForwDatagramsX\t9\n";
+        assert_eq!((line(text, "Ip6OutForwDatagrams"), line(text, "Ip6OutForw"), line(text, "Udp6NoPorts")), (Some(42), None, None));
     }
 
     #[test]

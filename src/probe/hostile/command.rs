@@ -1,11 +1,9 @@
 //! A `warp-cli` that is none.
 
+use crate::probe::command::tests::{Folder, all_ended};
 use crate::probe::testnet;
-use crate::vantage::{HostFiles, Net, VantageKind, WarpCli};
+use crate::vantage::{HostFiles, Net, VantageKind};
 use serde_json::Value;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -13,36 +11,10 @@ const WARP: &str = "routes = []\ndevice = 'CloudflareWARP'\ndomain = 'cluster.lo
 /// Three commands that run side by side, each with a patience of 3 s, and some room for a busy machine.
 const SOON: Duration = Duration::from_secs(6);
 
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fathom-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// An executable script. Another process writes it: this one has threads that fork, and a child that inherits the open
-    /// file would make its execution fail (ETXTBSY).
-    fn script(&self, body: &str) -> PathBuf {
-        let path = self.0.join("warp-cli");
-        let mut shell = Command::new("/bin/sh");
-        let mut child = shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(format!("#!/bin/sh\n{body}\n").as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
-        path
-    }
-}
-
-async fn look(warp_cli: &Path) -> Value {
-    let files = HostFiles { warp_cli: Some(WarpCli::Command(warp_cli.to_owned())), ..HostFiles::default() };
+/// What the probe says where `warp-cli` is a script.
+async fn look(folder: &Folder, body: &str) -> Value {
+    folder.script("warp-cli", body);
+    let files = HostFiles { path: Some(folder.0.clone()), ..HostFiles::default() };
     let began = Instant::now();
     let vantage = testnet::vantage("workstation", VantageKind::Workstation, Net::Here, files);
     let seen = testnet::observe_at("warp", WARP, vantage).await;
@@ -69,18 +41,18 @@ async fn junk_is_unknown() {
         "kill -9 $$",
         "head -c 200000 /dev/zero | tr '\\0' '['",
     ] {
-        all_unknown(&look(&folder.script(body)).await, body);
+        all_unknown(&look(&folder, body).await, body);
     }
 }
 
 #[tokio::test]
 async fn an_error_that_comes_with_exit_status_0_is_unknown_except_for_what_it_tells() {
     let folder = Folder::new("warp-error");
-    let facts = look(&folder.script("echo '{\"code\": \"IPC\", \"error\": \"Unable to connect to the daemon\"}'; exit 0")).await;
+    let facts = look(&folder, "echo '{\"code\": \"IPC\", \"error\": \"Unable to connect to the daemon\"}'; exit 0").await;
     all_unknown(&facts, "error");
     assert!(facts["connected"]["unknown"].as_str().unwrap().contains("Unable to connect"), "{facts}");
     // A device that is not registered belongs to no organisation: that is known.
-    let facts = look(&folder.script("echo '{\"code\": \"registration_missing\", \"error\": \"Registration Missing\"}'")).await;
+    let facts = look(&folder, "echo '{\"code\": \"registration_missing\", \"error\": \"Registration Missing\"}'").await;
     assert_eq!((facts["organization"].as_str(), facts["connected"]["unknown"].is_string()), (Some(""), true));
 }
 
@@ -90,7 +62,7 @@ async fn a_gigabyte_is_not_read() {
     let counter = folder.0.join("poured");
     // What the pipe could not take is never made: the writer is killed long before its gigabyte is through.
     let body = format!("dd if=/dev/zero bs=65536 count=16384 2>>{} | tr '\\0' 'x'", counter.display());
-    all_unknown(&look(&folder.script(&body)).await, "flood");
+    all_unknown(&look(&folder, &body).await, "flood");
     let done = std::fs::read_to_string(&counter).unwrap_or_default();
     assert!(!done.contains("16384+0 records out"), "the whole gigabyte was read: {done}");
 }
@@ -100,18 +72,6 @@ async fn what_hangs_is_ended_with_its_children() {
     let folder = Folder::new("warp-hang");
     let pids = folder.0.join("pids");
     let body = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
-    all_unknown(&look(&folder.script(&body)).await, "hang");
-    let listed: Vec<i32> = std::fs::read_to_string(&pids).unwrap().lines().map(|l| l.parse().unwrap()).collect();
-    assert_eq!(listed.len(), 6, "three commands with a child each");
-    let end = Instant::now() + Duration::from_secs(5);
-    while listed.iter().any(|pid| runs(*pid)) {
-        assert!(Instant::now() < end, "left behind: {:?}", listed.iter().filter(|pid| runs(**pid)).collect::<Vec<_>>());
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Whether a process is there and no zombie that waits for somebody to collect it.
-fn runs(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    all_unknown(&look(&folder, &body).await, "hang");
+    all_ended(&pids, 6).await;
 }

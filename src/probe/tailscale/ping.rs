@@ -19,7 +19,8 @@ const ATTEMPTS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two pings: the time to find a direct path.
 const PAUSE: Duration = Duration::from_millis(400);
-const PATHS: [&str; 6] = ["peer.answers", "peer.ping_ms", "peer.path", "peer.ping_relay", "peer.pings", "peer.rpf_dropped"];
+const PATHS: [&str; 8] =
+    ["peer.answers", "peer.ping_ms", "peer.path", "peer.ping_relay", "peer.pings", "peer.rpf_dropped", "peer.tsmp_answers", "peer.tsmp_ms"];
 
 /// An answer of `POST ping` (Go type ipnstate.PingResult). Errors come inside a 200.
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +60,12 @@ pub(super) async fn ask(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr, seen
     };
     seen.note("tailscale", describe(peer, &outcome));
     record(&outcome, &mut seen.facts);
+    // Only now: what the reverse path filter drops of it must not count among the disco pings.
+    if matches!(outcome, Outcome::Answered(_)) {
+        let inside = once(cx, socket, peer, "TSMP").await;
+        seen.note("tailscale", format!("TSMP {}", describe(peer, &inside)));
+        record_inside(&inside, &mut seen.facts);
+    }
 }
 
 /// Pings until one is answered on the direct way; with how many pings that took.
@@ -68,7 +75,7 @@ async fn several(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> (Outcome
         if attempt > 1 {
             sleep(cx.time_left(PAUSE)).await;
         }
-        match once(cx, socket, peer).await {
+        match once(cx, socket, peer, "disco").await {
             Outcome::Answered(pong) if !pong.endpoint.is_empty() => return (Outcome::Answered(pong), attempt),
             Outcome::Answered(pong) => outcome = Outcome::Answered(pong),
             Outcome::Silent => {}
@@ -78,12 +85,12 @@ async fn several(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> (Outcome
     (outcome, ATTEMPTS)
 }
 
-async fn once(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr) -> Outcome {
+async fn once(cx: &Context, socket: &UnixAddress, peer: Ipv4Addr, kind: &str) -> Outcome {
     let stream = match local_api::connect(&cx.vantage.net, socket) {
         Ok(stream) => stream,
         Err(error) => return Outcome::Refused(format!("cannot connect to {socket}: {}", errno_word(&error))),
     };
-    let path = format!("/localapi/v0/ping?ip={peer}&type=disco");
+    let path = format!("/localapi/v0/ping?ip={peer}&type={kind}");
     let asked = tokio::time::timeout(cx.time_left(PATIENCE), local_api::ping(stream, &path, PATIENCE)).await;
     match asked {
         Err(_) => Outcome::Silent,
@@ -105,15 +112,31 @@ pub(super) fn record(outcome: &Outcome, facts: &mut Facts) {
                 (true, false) => "peer-relay",
                 (true, true) => "relay",
             };
-            facts.set("peer.answers", true).set("peer.ping_ms", (pong.latency_s * 1e6).round() / 1e3).set("peer.path", way);
+            facts.set("peer.answers", true).set("peer.ping_ms", rounded(pong)).set("peer.path", way);
             facts.set("peer.ping_relay", if way == "relay" { clean(&pong.region, 64) } else { String::new() });
         }
         Outcome::Silent => {
             facts.set("peer.answers", false).set("peer.path", "").set("peer.ping_relay", "");
             facts.unknown("peer.ping_ms", "it did not answer");
+            for path in ["peer.tsmp_answers", "peer.tsmp_ms"] {
+                facts.unknown(path, "it answered no disco ping");
+            }
         }
         Outcome::Refused(reason) => not_asked(facts, &clean(reason, 300)),
     }
+}
+
+/// What a TSMP ping came to, which says nothing about the path.
+fn record_inside(outcome: &Outcome, facts: &mut Facts) {
+    match outcome {
+        Outcome::Answered(pong) => facts.set("peer.tsmp_answers", true).set("peer.tsmp_ms", rounded(pong)),
+        Outcome::Silent => facts.set("peer.tsmp_answers", false).unknown("peer.tsmp_ms", "it did not answer"),
+        Outcome::Refused(reason) => facts.unknown("peer.tsmp_answers", clean(reason, 300)).unknown("peer.tsmp_ms", clean(reason, 300)),
+    };
+}
+
+fn rounded(pong: &Pong) -> f64 {
+    (pong.latency_s * 1e6).round() / 1e3
 }
 
 /// What a ping would tell is unknown.
@@ -129,7 +152,7 @@ fn describe(peer: Ipv4Addr, outcome: &Outcome) -> String {
             let way = [&pong.endpoint, &pong.peer_relay, &pong.region].into_iter().find(|w| !w.is_empty()).map_or("?", |w| w);
             format!("ping {peer}: {:.1} ms via {way}", pong.latency_s * 1e3)
         }
-        Outcome::Silent => format!("ping {peer}: no answer to {ATTEMPTS} pings"),
+        Outcome::Silent => format!("ping {peer}: no answer"),
         Outcome::Refused(reason) => format!("ping {peer}: {reason}"),
     }
 }
@@ -173,6 +196,19 @@ mod tests {
         let silent = facts(&Outcome::Silent);
         assert_eq!((&silent["answers"], &silent["path"]), (&json!(false), &json!("")));
         assert!(facts(&Outcome::Refused("no matching peer".to_owned()))["answers"]["unknown"].is_string());
+    }
+
+    #[test]
+    fn a_tsmp_ping_says_whether_the_tunnel_carries() {
+        let inside = |outcome: &Outcome| {
+            let mut facts = Facts::default();
+            record_inside(outcome, &mut facts);
+            facts.to_json()["peer"].clone()
+        };
+        let answered = inside(&pong(json!({"LatencySeconds": 0.00347501, "Endpoint": "", "PeerAPIPort": 58436})));
+        assert_eq!((&answered["tsmp_answers"], &answered["tsmp_ms"]), (&json!(true), &json!(3.475)));
+        assert_eq!(inside(&Outcome::Silent)["tsmp_answers"], false);
+        assert!(inside(&Outcome::Refused("no".to_owned()))["tsmp_answers"]["unknown"].is_string());
     }
 
     #[test]

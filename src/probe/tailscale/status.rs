@@ -29,6 +29,9 @@ pub(super) struct Peer {
     pub(super) id: String,
     #[serde(rename = "TailscaleIPs", deserialize_with = "nullable")]
     pub(super) addresses: Vec<String>,
+    /// What it may send and be sent: its own addresses, and routes that are offered and approved.
+    #[serde(rename = "AllowedIPs", deserialize_with = "nullable")]
+    pub(super) allowed: Vec<String>,
     /// Present endpoint of a direct path; empty if there is none.
     pub(super) cur_addr: String,
     /// Present peer relay, `address:port:vni`.
@@ -67,6 +70,8 @@ pub(super) struct Prefs {
     pub(super) exit_node_ip: String,
     #[serde(rename = "ExitNodeAllowLANAccess")]
     pub(super) exit_node_allow_lan_access: bool,
+    /// Routes that peers offer are taken.
+    pub(super) route_all: bool,
     #[serde(rename = "CorpDNS")]
     pub(super) corp_dns: bool,
     #[serde(deserialize_with = "nullable")]
@@ -83,6 +88,38 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D) 
 /// The first IPv4 address of a list of addresses or prefixes.
 pub(super) fn first_ipv4(addresses: &[String]) -> Option<Ipv4Addr> {
     addresses.iter().find_map(|a| a.split('/').next()?.parse().ok())
+}
+
+/// `GET /localapi/v0/derpmap` (tailcfg.DERPMap).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct DerpMap {
+    #[serde(deserialize_with = "nullable")]
+    pub(super) regions: BTreeMap<String, Region>,
+}
+
+/// A region of relays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Region {
+    pub(super) region_code: String,
+    #[serde(deserialize_with = "nullable")]
+    pub(super) nodes: Vec<Relay>,
+}
+
+/// A relay.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Relay {
+    pub(super) host_name: String,
+}
+
+impl Peer {
+    /// Routes that it offers besides its own addresses, and that are approved.
+    pub(super) fn routes(&self) -> Vec<String> {
+        let own = |cidr: &&String| self.addresses.iter().any(|a| cidr.split_once('/').is_some_and(|(ip, _)| ip == a));
+        self.allowed.iter().filter(|cidr| !own(cidr)).cloned().collect()
+    }
 }
 
 impl Status {

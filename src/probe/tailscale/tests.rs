@@ -1,4 +1,5 @@
 use super::*;
+use crate::probe::command::tests::Folder;
 use crate::probe::testnet::{self, vantage};
 use crate::vantage::{HostFiles, Net, NetNs};
 use serde_json::{Value, json};
@@ -49,6 +50,48 @@ fn exit_node_in_use_with_and_without_lan_access() {
             assert_eq!(&facts["peer"][key], value, "{key}");
         }
     }
+}
+
+/// The body of a captured answer.
+fn captured_body(name: &str) -> Value {
+    let path = format!("{}/tests/data/tailscale/{name}.http", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap().replace('\r', "");
+    serde_json::from_str(text.split_once("\n\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn routes_and_relays_are_those_of_the_documents() {
+    let facts = facts("exit-on-lan-access", json!({"AdvertiseRoutes": ["192.168.2.0/24"], "RouteAll": true}));
+    assert_eq!((&facts["advertised_routes"], &facts["accepts_routes"]), (&json!(["192.168.2.0/24"]), &json!(true)));
+    assert_eq!((&facts["peer"]["routes"], &facts["home_relay"]), (&json!(["0.0.0.0/0", "::/0"]), &json!("lab")));
+    assert_eq!(facts["key_expiry"], "");
+    let status = read::<Status>(capture("exit-on-lan-access")).unwrap();
+    let mut relays = Facts::default();
+    relay_facts(&mut relays, &status, read(captured_body("localapi-derpmap")));
+    assert_eq!(relays.to_json(), json!({"relay_regions": 1, "home_relay_hosts": ["203.0.113.10"]}));
+    let mut elsewhere = Facts::default();
+    relay_facts(&mut elsewhere, &status, read(json!({"Regions": {"7": {"RegionCode": "x", "Nodes": null}}})));
+    assert_eq!(elsewhere.unknowns()["home_relay_hosts"], "the home region is not in the DERP map");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_socket_is_known_the_command_is_asked() {
+    let folder = Folder::new("tailscale-command");
+    std::fs::write(folder.0.join("status"), capture("exit-on-lan-access").to_string()).unwrap();
+    folder.script("tailscale", "[ \"$*\" = 'status --json' ] && cat \"${0%/*}/status\"");
+    let files = HostFiles { path: Some(folder.0.clone()), ..HostFiles::default() };
+    let ask = async |files: HostFiles| {
+        let cx = testnet::context(vantage("calypso", VantageKind::Node, Net::Here, files), None);
+        Tailscale { peer: Some(EXIT_PEER), ping: true }.observe(&cx).await.facts.to_json()
+    };
+    let facts = ask(files.clone()).await;
+    assert_eq!((&facts["running"], &facts["peer"]["online"], &facts["exit_node_in_use"]), (&json!(true), &json!(true), &json!(true)));
+    assert!(facts["accept_dns"]["unknown"].as_str().unwrap().contains("does not tell"), "{facts}");
+    assert!(facts["peer"]["answers"]["unknown"].is_string() && facts["relay_regions"]["unknown"].is_string(), "{facts}");
+    folder.script("tailscale", "echo failed to connect to local tailscaled");
+    let facts = ask(files).await;
+    assert_eq!(facts["daemon"], "absent");
+    assert!(facts["running"]["unknown"].is_string());
 }
 
 #[test]

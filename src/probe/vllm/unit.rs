@@ -1,20 +1,18 @@
 //! What the service of a model server has logged: only on its own host, where no port answers but the journal does.
 
 use crate::check::{Observation, clean, secret};
+use crate::probe::command::Command;
 use crate::vantage::{Net, Transport, Vantage};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// The facts, which nobody else's place can know.
 pub(super) const FACTS: [&str; 3] = ["unit.out_of_memory", "unit.restarts", "unit.last"];
 /// How long journalctl may take.
 const TIME: Duration = Duration::from_secs(3);
-/// Most bytes of a journal that are read.
-const MOST_BYTES: u64 = 256 << 10;
+/// Most bytes of the lines that are asked for. The newest come last, so that the first of them would tell nothing alone.
+const MOST_BYTES: usize = 1 << 20;
 /// How a start that finds too little GPU memory says so, in lower case. `out of memory` alone is none of them: a server that runs
 /// says that too.
 const START_FAILS: &[&str] = &["no available memory for the cache blocks", "less than desired gpu memory utilization"];
@@ -48,19 +46,13 @@ fn has(net: &Net, address: Ipv4Addr) -> bool {
 
 async fn journal(unit: &str, deadline: Instant) -> Result<String, String> {
     let arguments = ["--unit", unit, "--since=-30min", "--lines=300", "--output=cat", "--no-pager", "--quiet"];
-    let mut command = Command::new("journalctl");
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| format!("journalctl cannot be run: {e}"))?;
-    let mut out = child.stdout.take().ok_or("journalctl has no output")?.take(MOST_BYTES);
-    let mut bytes = Vec::new();
     let until = deadline.min(Instant::now() + TIME);
-    match timeout_at(until, out.read_to_end(&mut bytes)).await {
-        // Without rights it shows nothing of system units, which is not the same as that there is nothing.
-        Ok(Ok(_)) if bytes.trim_ascii().is_empty() => Err(format!("the journal shows nothing of {unit}: no rights to it, or no such unit")),
-        Ok(Ok(_)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Ok(Err(e)) => Err(format!("journalctl's output cannot be read: {e}")),
-        Err(_) => Err("journalctl: TIMEOUT".to_owned()),
+    let bytes = Command { program: "journalctl", arguments: &arguments, path: None, most: MOST_BYTES, until }.output().await?;
+    // Without rights it shows nothing of system units, which is not the same as that there is nothing.
+    if bytes.trim_ascii().is_empty() {
+        return Err(format!("the journal shows nothing of {unit}: no rights to it, or no such unit"));
     }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn record(text: &str, seen: &mut Observation) {

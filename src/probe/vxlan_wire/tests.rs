@@ -25,6 +25,12 @@ async fn ns_healthy_every_packet_is_seen_at_both_ends() {
     assert_eq!((&facts["outer_source"], &facts["outer_destination"]), (&json!("100.95.51.125"), &json!("100.83.53.38")));
     let witness = &facts["witness"];
     assert_eq!((&witness["arrived"], &witness["answered"]), (&json!(3), &json!(3)));
+    assert_eq!((&facts["outer_ttl"], &witness["outer_ttl"], &facts["late"]), (&json!(64), &json!(64), &json!(0)));
+    // Between two ends of a veth pair nobody finishes a checksum, and nobody looks at it, unless the sender's device does not take it.
+    assert_eq!((&facts["outer_checksum"], &witness["outer_checksum"]), (&json!("unfinished"), &json!("unfinished")));
+    nodes.tethys.vantage.net.with(|| crate::twin::finish_checksums("tailscale0")).unwrap().unwrap();
+    let finished = look(&nodes, true).await;
+    assert_eq!((&finished["outer_checksum"], &finished["witness"]["outer_checksum"]), (&json!("right"), &json!("right")));
     assert!(witness["device_rx"].as_i64() >= Some(3) && witness["device_present"] == true);
     assert_eq!((&witness["csum_errors"], &witness["no_ports"], &witness["forwarded"]), (&json!(0), &json!(0), &json!(0)));
 }

@@ -65,9 +65,14 @@ impl WitnessSaw {
             Ok(packets) => {
                 facts.set("witness.arrived", packets.iter().filter(|p| wire.is_request(p)).count());
                 facts.set("witness.answered", packets.iter().filter(|p| wire.is_reply(p)).count());
+                let first = packets.iter().find(|p| wire.is_request(p));
+                facts.set_or_unknown("witness.outer_ttl", first.map(|p| p.ttl), "no packet was seen arriving");
+                facts.set_or_unknown("witness.outer_checksum", first.map(|p| p.checksum), "no packet was seen arriving");
             }
             Err(reason) => {
-                facts.unknown("witness.arrived", reason.as_str()).unknown("witness.answered", reason.as_str());
+                for path in ["witness.arrived", "witness.answered", "witness.outer_ttl", "witness.outer_checksum"] {
+                    facts.unknown(path, reason.as_str());
+                }
             }
         }
         self.device_facts(wire, facts);

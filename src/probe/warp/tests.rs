@@ -1,7 +1,6 @@
 use super::*;
 use crate::probe::testing;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use crate::twin::warp::WarpCli;
 
 fn facts(settings: Value) -> Value {
     let warp = Warp {
@@ -57,16 +56,23 @@ fn the_organisation_is_found_in_every_shape() {
     }
 }
 
-#[tokio::test]
-async fn a_command_that_is_missing_is_said_to_be() {
-    assert_eq!(run(Path::new("/nonexistent/warp-cli"), &["status"]).await.unwrap_err(), "warp-cli is not installed");
-}
-
-#[tokio::test]
-async fn answers_in_memory() {
-    let answers = BTreeMap::from([("status".to_owned(), r#"{"status": "Connected"}"#.to_owned())]);
+#[tokio::test(flavor = "multi_thread")]
+async fn ns_the_twins_warp_cli_is_found_through_path_and_read_as_the_real_one() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
+    let stand_in = WarpCli::new().unwrap();
     let mut vantage = testing::vantage("");
-    vantage.files.warp_cli = Some(WarpCli::Answers(crate::vantage::WarpAnswers(Arc::new(Mutex::new(answers)))));
-    assert_eq!(ask(&vantage, &["status"]).await.unwrap()["status"], "Connected");
-    assert_eq!(ask(&vantage, &["settings"]).await.unwrap_err(), "warp-cli is not installed");
+    vantage.files.path = Some(stand_in.path());
+    let ask = async |args: &[&str]| told(&vantage, args, Instant::now() + PATIENCE).await.and_then(|b| read(&String::from_utf8_lossy(&b)));
+    assert!(ask(&["status"]).await.unwrap_err().contains("no JSON"), "it has no answer yet");
+    stand_in.answer("status", &json!({"status": "Connected"})).unwrap();
+    assert_eq!(ask(&["status"]).await.unwrap()["status"], "Connected");
+    stand_in.answer("registration show", &json!({"code": "registration_missing", "error": "Registration Missing"})).unwrap();
+    assert!(ask(&["registration", "show"]).await.unwrap_err().contains("Registration Missing"));
+    stand_in.answer("status", &json!({"status": "Disconnected", "reason": {"ManualDisconnect": null}})).unwrap();
+    assert_eq!(ask(&["status"]).await.unwrap()["status"], "Disconnected");
+    vantage.files.path = None;
+    vantage.transport = Transport::Twin;
+    assert_eq!(told(&vantage, &["status"], Instant::now() + PATIENCE).await.unwrap_err(), "no warp-cli is known at this vantage");
 }

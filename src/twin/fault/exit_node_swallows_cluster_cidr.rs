@@ -7,7 +7,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 1,
     title: "the ip rules that keep 10.42.0.0/16 and 10.43.0.0/16 out of table 52 are gone on calypso",
     expects: "exit-node-swallows-cluster-cidr",
-    decided_from: &["calypso", "all"],
+    decided_from: &["calypso", "calypso,tethys", "all"],
     apply: |twin| Box::pin(async move { twin.overlay("calypso")?.drop_exceptions().await }),
     undo: |twin| Box::pin(async move { twin.overlay("calypso")?.lay_exceptions().await }),
 };

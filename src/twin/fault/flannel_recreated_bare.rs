@@ -7,7 +7,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 1,
     title: "flannel.1 on calypso was made anew, without any route, neighbour or FDB entry",
     expects: "flannel-recreated-bare",
-    decided_from: &["calypso", "all"],
+    decided_from: &["calypso", "calypso,tethys", "all"],
     apply: |twin| {
         Box::pin(async move {
             let calypso = twin.overlay("calypso")?;

@@ -75,6 +75,7 @@ mod vllm_wrong_model_name;
 mod vxlan_bad_outer_checksum;
 mod warp_dns_fallback;
 mod warp_split_tunnel;
+mod warp_versus_tailscale;
 
 use super::Twin;
 use anyhow::Result;
@@ -114,6 +115,7 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_offline::FAULT,
     &rp_filter_strict::FAULT,
     &ts_stateful_filtering::FAULT,
+    &warp_versus_tailscale::FAULT,
     &flannel_wrong_iface::FAULT,
     &ts_restart_removes_flannel::FAULT,
     &flannel_recreated_bare::FAULT,

@@ -38,7 +38,7 @@ pub(super) static BLACK_HOLE: Fault = Fault {
     layer: 1,
     title: "a hop between the nodes loses packets over 1100 bytes and says nothing",
     expects: "mtu-path-blackhole",
-    decided_from: &["calypso", "calypso,tethys"],
+    decided_from: &["calypso", "calypso,tethys", "all"],
     apply: |twin| {
         Box::pin(async move {
             for overlay in &twin.overlays {

@@ -7,7 +7,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 1,
     title: "tailscaled on calypso was restarted: flannel.1 is gone",
     expects: "ts-restart-removes-flannel",
-    decided_from: &["calypso", "all"],
+    decided_from: &["calypso", "calypso,tethys", "all"],
     apply: |twin| {
         Box::pin(async move {
             let calypso = twin.overlay("calypso")?;

@@ -12,14 +12,8 @@ pub(super) static FAULT: Fault = Fault {
     apply: |twin| {
         Box::pin(async move {
             let settings = WarpSettings { without_cluster_domain: true, ..WarpSettings::default() };
-            set(&twin.servers.warp, &twin.inventory, &settings);
-            Ok(())
+            set(&twin.servers.warp, &twin.inventory, &settings)
         })
     },
-    undo: |twin| {
-        Box::pin(async move {
-            set(&twin.servers.warp, &twin.inventory, &WarpSettings::default());
-            Ok(())
-        })
-    },
+    undo: |twin| Box::pin(async move { set(&twin.servers.warp, &twin.inventory, &WarpSettings::default()) }),
 };

@@ -3,6 +3,7 @@
 use super::Fault;
 use crate::twin::Twin;
 use crate::twin::warp::{WarpSettings, set};
+use anyhow::Result;
 
 pub(super) static FAULT: Fault = Fault {
     id: "warp-split-tunnel-excludes-cidr",
@@ -13,13 +14,13 @@ pub(super) static FAULT: Fault = Fault {
     apply: |twin| {
         Box::pin(async move {
             let services = twin.inventory.cluster.service_cidr;
-            tell(twin, WarpSettings { excluded: vec![services], ..WarpSettings::default() });
+            tell(twin, WarpSettings { excluded: vec![services], ..WarpSettings::default() })?;
             twin.host("workstation")?.delete_route(services, MAIN).await
         })
     },
     undo: |twin| {
         Box::pin(async move {
-            tell(twin, WarpSettings::default());
+            tell(twin, WarpSettings::default())?;
             twin.warp_route(twin.inventory.cluster.service_cidr).await
         })
     },
@@ -27,6 +28,6 @@ pub(super) static FAULT: Fault = Fault {
 
 const MAIN: u32 = 254;
 
-fn tell(twin: &Twin, settings: WarpSettings) {
-    set(&twin.servers.warp, &twin.inventory, &settings);
+fn tell(twin: &Twin, settings: WarpSettings) -> Result<()> {
+    set(&twin.servers.warp, &twin.inventory, &settings)
 }

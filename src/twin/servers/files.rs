@@ -3,7 +3,7 @@
 use super::Servers;
 use crate::def::Inventory;
 use crate::def::inventory::Node;
-use crate::vantage::{HostFiles, Source, VantageKind, WarpCli};
+use crate::vantage::{HostFiles, Source, VantageKind};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
@@ -49,9 +49,9 @@ impl Servers {
 
     /// Files of a workstation, which has a kubeconfig, or of a CI runner, which has none.
     pub fn outside_files(&self, inv: &Inventory, kind: VantageKind) -> HostFiles {
-        let warp_cli = (kind == VantageKind::Workstation).then(|| WarpCli::Answers(self.warp.clone()));
+        let path = (kind == VantageKind::Workstation).then(|| self.warp.path());
         let files = self.files(resolvers(inv), (kind == VantageKind::Workstation).then(|| self.kubeconfigs.inside.clone()));
-        HostFiles { warp_cli, ..files }
+        HostFiles { path, ..files }
     }
 
     fn files(&self, resolv_conf: String, kubeconfig: Option<String>) -> HostFiles {
@@ -60,7 +60,7 @@ impl Servers {
             kubeconfig: kubeconfig.map(Source::Text),
             systemd_resolv_conf: Some(Source::Text(String::new())),
             tailscale_socket: None,
-            warp_cli: None,
+            path: None,
             journal: None,
             subnet_env: None,
             pgpass: Some(Source::Text(self.pgpass.clone())),

@@ -33,6 +33,23 @@ async fn ns_delay_of_a_peer_is_measured() {
     assert_eq!((&after["received"], &after["loss_percent"]), (&json!(20), &json!(0)), "a delay loses nothing");
     assert!(ms(&ping["peer"], "ping_ms") < 80.0 && ms(&delayed["peer"], "ping_ms") >= 80.0, "{} {}", ping["peer"], delayed["peer"]);
     assert_eq!(delayed["peer"]["path"], "direct");
+    assert_eq!(delayed["peer"]["tsmp_answers"], true);
+    assert!(ms(&delayed["peer"], "tsmp_ms") >= 80.0, "{}", delayed["peer"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ns_a_reply_that_comes_after_more_than_a_second_is_late_and_not_lost() {
+    if !crate::vantage::netns::testing::in_private() {
+        return;
+    }
+    let twin = twin().await;
+    twin.overlay("calypso").unwrap().impair("tethys", Impairment { delay: Duration::from_millis(1300), ..Impairment::default() });
+    let late = facts(&twin, "icmp", "address = '100.95.51.125'\ncount = 3").await;
+    assert_eq!((&late["sent"], &late["received"], &late["late"], &late["loss_percent"]), (&json!(3), &json!(3), &json!(3), &json!(0)));
+    assert!(late["rtt_min_ms"].as_f64().unwrap() >= 1300.0, "{late}");
+    let wire = "device = 'flannel.1'\nparent = 'tailscale0'\nport = 8472\nvni = 1\nto = '10.42.0.0'";
+    let wire = facts(&twin, "vxlan-wire", wire).await;
+    assert_eq!((&wire["echoes"], &wire["late"], &wire["last_seen"]), (&json!(3), &json!(3), &json!("echoed")), "{wire}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
