@@ -5,24 +5,20 @@
 
 mod settings;
 
+use super::command::{self, Broken};
 use super::egress_route::route_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
-use crate::vantage::{Transport, Vantage, WarpCli};
+use crate::vantage::{Net, Transport, Vantage, WarpCli};
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use settings::Settings;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::process::Command;
 
 /// Longest wait for one command.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -116,12 +112,7 @@ impl Warp {
     fn settings_facts(&self, facts: &mut Facts, settings: Result<Settings, String>) {
         let settings = match settings {
             Ok(settings) => settings,
-            Err(reason) => {
-                for doc in KIND.facts {
-                    facts.unknown(doc.path, reason.as_str());
-                }
-                return;
-            }
+            Err(reason) => return facts.rest_unknown(&KIND, &reason),
         };
         let no = "warp-cli's settings do not tell";
         facts.set_or_unknown("mode", settings.mode.as_deref().map(|m| clean(m, 64)), no);
@@ -222,39 +213,17 @@ fn read(text: &str) -> Result<Value, String> {
     }
 }
 
-/// The process group of a command: what it started ends with it, also when the probe is cut off.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The number is still the group's: the child is collected only after this.
-        let _ = self.0.map(|group| killpg(group, Signal::SIGKILL));
-    }
-}
-
 async fn run(path: &Path, args: &[&str]) -> Result<String, String> {
     let mut command = Command::new(path);
-    command.arg("--json").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).process_group(0);
-    let mut child = command.spawn().map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => "warp-cli is not installed".to_owned(),
-        _ => format!("warp-cli cannot be run: {e}"),
-    })?;
-    let _group = Group::of(&child);
-    let stdout = child.stdout.take().ok_or("warp-cli has no output")?;
-    let mut bytes = Vec::new();
-    let mut bounded = stdout.take(MOST + 1);
-    let reading = timeout(PATIENCE, bounded.read_to_end(&mut bytes)).await;
-    match reading {
-        Err(_) => Err("warp-cli did not end in time".to_owned()),
-        Ok(Err(error)) => Err(format!("warp-cli's output cannot be read: {error}")),
-        Ok(Ok(_)) if bytes.len() as u64 > MOST => Err(format!("warp-cli printed more than {MOST} bytes")),
-        Ok(Ok(_)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    command.arg("--json").args(args);
+    match command::run(&Net::Here, &mut command, MOST, PATIENCE).await {
+        // Its exit status says less than what it prints: it also ends with 0 when it has failed.
+        Ok((bytes, _)) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(Broken::Start(error)) if error.kind() == std::io::ErrorKind::NotFound => Err("warp-cli is not installed".to_owned()),
+        Err(Broken::Start(error)) => Err(format!("warp-cli cannot be run: {error}")),
+        Err(Broken::Late) => Err("warp-cli did not end in time".to_owned()),
+        Err(Broken::Output(error)) => Err(format!("warp-cli's output cannot be read: {error}")),
+        Err(Broken::TooMuch) => Err(format!("warp-cli printed more than {MOST} bytes")),
     }
 }
 
