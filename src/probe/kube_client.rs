@@ -13,7 +13,7 @@ mod list;
 mod log;
 
 pub(crate) use failure::{At, Failure};
-pub(crate) use list::{MOST_SEEN, Shape};
+pub(crate) use list::{MOST_SEEN, Shape, kept as kept_of_list};
 pub(crate) use log::Container;
 
 use super::{Context, net, tls};

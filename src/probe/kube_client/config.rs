@@ -1,7 +1,6 @@
 //! Which kubeconfig is used, and what is made of it.
 
 use super::failure::{At, Failure, in_full};
-use crate::check::clean;
 use crate::def::Inventory;
 use crate::vantage::{Source, Transport, Vantage, expand_home};
 use kube::Config;
