@@ -40,7 +40,7 @@ pub(super) async fn fill(auth: &mut AuthInfo, net: &Net, place: &str, deadline: 
     let Some(exec) = auth.exec.take() else { return Ok(()) };
     let slot = {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-        given.entry(format!("{place} {exec:?}")).or_default().clone()
+        given.entry(key(&exec, place)).or_default().clone()
     };
     let asked = async {
         let mut kept = slot.lock().await;
@@ -59,6 +59,16 @@ pub(super) async fn fill(auth: &mut AuthInfo, net: &Net, place: &str, deadline: 
     auth.client_certificate_data = given.client_certificate_data.or(auth.client_certificate_data.take());
     auth.client_key_data = given.client_key_data.or(auth.client_key_data.take());
     Ok(())
+}
+
+/// What makes two plugins the same. Of the variables the maps have no order of their own.
+fn key(exec: &ExecConfig, place: &str) -> String {
+    let cluster = exec.cluster.as_ref().filter(|_| exec.provide_cluster_info);
+    json!([place, exec.command, exec.args, variables(exec).collect::<Vec<_>>(), exec.api_version, cluster]).to_string()
+}
+
+fn variables(exec: &ExecConfig) -> impl Iterator<Item = (&String, &String)> {
+    exec.env.iter().flatten().filter_map(|variable| Some((variable.get("name")?, variable.get("value")?)))
 }
 
 fn lasts(given: &Result<(AuthInfo, Option<DateTime<Utc>>), Failure>) -> Duration {
@@ -84,12 +94,7 @@ async fn ask(exec: &ExecConfig, net: &Net, deadline: Instant) -> Result<(AuthInf
         return Err(failed(exec, "wants to ask at a terminal (interactiveMode: Always), which it does not get here"));
     }
     let mut command = Command::new(program);
-    command.args(exec.args.iter().flatten()).env("KUBERNETES_EXEC_INFO", info(exec));
-    for variable in exec.env.iter().flatten() {
-        if let (Some(name), Some(value)) = (variable.get("name"), variable.get("value")) {
-            command.env(name, value);
-        }
-    }
+    command.args(exec.args.iter().flatten()).envs(variables(exec)).env("KUBERNETES_EXEC_INFO", info(exec));
     let patience = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
     let (printed, status) = command::run(net, &mut command, MOST, patience).await.map_err(|broken| failed(exec, &word(&broken)))?;
     if !status.success() {
