@@ -4,6 +4,8 @@
 //! lists are fetched plainly, by a client that reads pages and throws them away: their ratio does not depend on the machine.
 //! Memory is the growth of the process' peak over what it held before, stand-in included. Medians of [`ROUNDS`] rounds.
 //! `cargo bench --bench kube_scale -- --small` is one round over a small cluster: whether it runs, not what it costs.
+//! `cargo bench --bench kube_scale -- --kubeconfig FILE` does it with a real API server and whatever that has; put it beside
+//! `kubectl get --raw` of the three lists.
 
 use fathom::def::{Catalog, Sources};
 use fathom::probe::{Context, Services, every_service};
@@ -35,6 +37,9 @@ fn main() {
     let (rounds, sizes): (usize, &[Size]) = if small { (1, &SMALL) } else { (ROUNDS, &SIZES) };
     let _ = rustls::crypto::ring::default_provider().install_default();
     let catalog = Catalog::load(&Sources::default()).expect("built-in catalogue");
+    if let Some(file) = std::env::args().skip_while(|a| a != "--kubeconfig").nth(1) {
+        return real(&catalog, Source::File(file.into()));
+    }
     println!("medians of {rounds} rounds, each list in pages of 500");
     for &size in sizes {
         // The stand-in has threads of its own, so that it does not wait for those that it serves.
@@ -57,17 +62,41 @@ fn main() {
     }
 }
 
+/// The same over a cluster of somebody's own.
+fn real(catalog: &Catalog, kubeconfig: Source) {
+    let client = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("runtime");
+    let (mut judged, mut analysed, mut grown) = (Services::default(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let before = fresh_peak();
+        let began = Instant::now();
+        judged = client.block_on(every_service(&context_of(catalog, kubeconfig.clone()))).expect("the API answers");
+        analysed.push(began.elapsed());
+        grown.push(peak().saturating_sub(before));
+    }
+    assert!(judged.unknown.is_empty(), "{:?}", judged.unknown);
+    println!("medians of {ROUNDS} rounds, each list in pages of 500");
+    println!("\n{} services, {} slices, {} pods", judged.objects.services, judged.objects.endpoint_slices, judged.objects.pods);
+    costs(&judged, median(analysed), median(grown));
+}
+
+fn show(what: &str, value: String) {
+    println!("  {what:<48} {value}");
+}
+
+fn costs(judged: &Services, analysed: Duration, grown: u64) {
+    show("analysis, lists included", format!("{:.0} ms", analysed.as_secs_f64() * 1000.0));
+    show("requests of the analysis", judged.requests.to_string());
+    show("growth of peak memory", format!("{:.1} MB", grown as f64 / 1e6));
+    show("services that lead nowhere", judged.ports.iter().filter(|p| !p.problem.is_empty()).count().to_string());
+}
+
 fn report(size: Size, judged: &Services, analysed: Duration, fetched: Duration, grown: u64) {
     assert!(judged.unknown.is_empty(), "{:?}", judged.unknown);
     assert_eq!((judged.ports.len(), judged.objects.pods), (size.services, size.pods));
     println!("\n{} services, {} endpoints, {} pods", size.services, size.services * size.endpoints_each, size.pods);
-    let show = |what: &str, value: String| println!("  {what:<48} {value}");
-    show("analysis, lists included", format!("{:.0} ms", analysed.as_secs_f64() * 1000.0));
+    costs(judged, analysed, grown);
     show("the same lists fetched and thrown away", format!("{:.0} ms", fetched.as_secs_f64() * 1000.0));
     show("ratio", format!("{:.2}", analysed.as_secs_f64() / fetched.as_secs_f64()));
-    show("requests of the analysis", judged.requests.to_string());
-    show("growth of peak memory", format!("{:.1} MB", grown as f64 / 1e6));
-    show("services that lead nowhere", judged.ports.iter().filter(|p| !p.problem.is_empty()).count().to_string());
 }
 
 fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
@@ -96,6 +125,10 @@ fn context(catalog: &Catalog, at: SocketAddr) -> Context {
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: \"http://{at}\"}}\nusers:\n- name: u\n  user: {{}}\n\
          contexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
     );
+    context_of(catalog, Source::Text(kubeconfig))
+}
+
+fn context_of(catalog: &Catalog, kubeconfig: Source) -> Context {
     let vantage = Vantage {
         id: "here".to_owned(),
         kind: VantageKind::Node,
@@ -103,7 +136,7 @@ fn context(catalog: &Catalog, at: SocketAddr) -> Context {
         why: String::new(),
         node: None,
         net: Net::Here,
-        files: HostFiles { kubeconfig: Some(Source::Text(kubeconfig)), ..HostFiles::default() },
+        files: HostFiles { kubeconfig: Some(kubeconfig), ..HostFiles::default() },
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     Context { vantage: Arc::new(vantage), witness: None, inventory: catalog.inventory.clone(), deadline }

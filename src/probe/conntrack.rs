@@ -45,9 +45,7 @@ impl Probe for Conntrack {
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {
                 let reason = "connections are not tracked here";
                 seen.facts.set("tracked", false);
-                for doc in &KIND.facts[1..] {
-                    seen.facts.unknown(doc.path, reason);
-                }
+                seen.rest_unknown(&KIND, reason);
                 return seen;
             }
             (Err(error), _) | (_, Err(error)) => {

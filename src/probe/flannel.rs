@@ -83,9 +83,7 @@ impl Flannel {
             Some(device) => self.device_facts(&mut seen, kernel, device, &published),
             None => {
                 let reason = format!("no such device: {}", self.device);
-                for doc in KIND.facts {
-                    seen.facts.unknown(doc.path, reason.as_str());
-                }
+                seen.rest_unknown(&KIND, &reason);
             }
         }
         if let Err(reason) = &published {

@@ -3,7 +3,7 @@
 //! `fuzz/` has a target for each (cargo-fuzz, a nightly toolchain); the tests here run all of them over mutations of a real sample
 //! with any toolchain. No parser may panic, take long, or keep more than it promises.
 
-use super::{capture, coredns, coredns_pods, der, nft, pg_wire, pod_log, prometheus, query, resolv, sse, warp};
+use super::{capture, coredns, coredns_pods, der, kube_client, nft, pg_wire, pod_log, prometheus, query, resolv, sse, stun, warp};
 
 /// A parser.
 #[derive(Clone, Copy)]
@@ -32,6 +32,9 @@ pub static TARGETS: &[Target] = &[
     Target { name: "warp_settings", run: warp::kept, most: |n| n },
     Target { name: "vxlan_packet", run: capture::kept, most: |_| 1 },
     Target { name: "certificate", run: der::kept, most: |_| 201 },
+    Target { name: "xt_table", run: nft::kept_of_xt, most: |n| n },
+    Target { name: "stun", run: stun::kept, most: |_| 1 },
+    Target { name: "api_list", run: kube_client::kept_of_list, most: |_| 1000 },
 ];
 
 /// Runs the parser of a name.

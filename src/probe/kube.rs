@@ -197,11 +197,7 @@ impl Seen {
         let reason = format!("stopped at {stage}: {error}");
         let facts = self.facts();
         facts.set("stage", stage).set("error", error);
-        for doc in KIND.facts {
-            if !facts.unknowns().contains_key(doc.path) {
-                facts.unknown(doc.path, &reason);
-            }
-        }
+        facts.rest_unknown(&KIND, &reason);
         self.observation
     }
 }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod config;
+mod exec;
 mod failure;
 #[cfg(test)]
 pub(in crate::probe) mod fake;
@@ -12,7 +13,7 @@ mod list;
 mod log;
 
 pub(crate) use failure::{At, Failure};
-pub(crate) use list::{MOST_SEEN, Shape};
+pub(crate) use list::{MOST_SEEN, Shape, kept as kept_of_list};
 pub(crate) use log::Container;
 
 use super::{Context, net, tls};
@@ -79,6 +80,8 @@ pub(crate) struct KubeApi {
     /// The context of the kubeconfig.
     pub(crate) context: String,
     config: Config,
+    /// The vantage, for whom else an exec plugin's credentials are good.
+    place: String,
     net: Net,
     deadline: Instant,
 }
@@ -128,7 +131,8 @@ impl KubeApi {
         config.default_retry = false;
         let server = clean(&config.cluster_url.to_string(), 200);
         let context = clean(&context, 120);
-        Ok(Self { source, server, context, config, net: cx.vantage.net.clone(), deadline: cx.deadline })
+        let (place, net) = (cx.vantage.id.clone(), cx.vantage.net.clone());
+        Ok(Self { source, server, context, config, place, net, deadline: cx.deadline })
     }
 
     /// Connects once, for the kernel's own word on it, and makes the client.
@@ -207,9 +211,10 @@ impl KubeApi {
         }
     }
 
-    /// kube's client. Exec plugins run here, synchronously, hence the thread; they too must be inside the network.
+    /// kube's client. It reads files and may ask for a token, synchronously, hence the thread; that too must be inside the network.
     async fn client(&self, address: Option<SocketAddrV4>) -> Result<Client, Failure> {
         let (net, mut config) = (self.net.clone(), self.config.clone());
+        exec::fill(&mut config.auth_info, &net, &self.place, self.deadline).await?;
         if let Some(address) = address {
             pin(&mut config, address);
         }

@@ -54,11 +54,7 @@ impl Probe for Kubelet {
             if seen.facts.is_empty() {
                 return Observation::could_not_look(reason);
             }
-            for doc in KIND.facts {
-                if !seen.facts.unknowns().contains_key(doc.path) {
-                    seen.facts.unknown(doc.path, reason.as_str());
-                }
-            }
+            seen.rest_unknown(&KIND, &reason);
         }
         seen
     }

@@ -76,7 +76,7 @@ pub(crate) mod testnet;
 
 pub use service::{Objects, PortState, Services, every_service};
 
-use crate::check::Observation;
+use crate::check::{Facts, Observation};
 use crate::def::Inventory;
 use crate::vantage::Vantage;
 use async_trait::async_trait;
@@ -174,6 +174,24 @@ impl Kind {
             Some(stem) => path == stem || path.starts_with(&format!("{stem}.")),
             None => f.path == path || f.path.starts_with(&format!("{path}.")),
         })
+    }
+}
+
+impl Observation {
+    /// Every fact of the kind that was neither observed nor is unknown for a reason of its own is unknown for this one.
+    fn rest_unknown(&mut self, kind: &Kind, reason: &str) {
+        self.facts.rest_unknown(kind, reason);
+    }
+}
+
+impl Facts {
+    /// The same for the facts alone.
+    fn rest_unknown(&mut self, kind: &Kind, reason: &str) {
+        for doc in kind.facts {
+            if !self.unknowns().contains_key(doc.path) {
+                self.unknown(doc.path, reason);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::check::{Observation, clean};
 use crate::def::inventory::Protocol;
 use async_trait::async_trait;
 use gather::Gathered;
-use judge::judge;
+use judge::{Judgement, judge};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -27,6 +27,11 @@ pub(super) static KIND: Kind = Kind {
         fact("selecting", "list of text", "those that select the pod for ingress or this vantage's pod for egress, namespace/name"),
         fact("blocked", "bool", "they do, and no rule of theirs allows the connection"),
         fact("because", "list of text", "the policies that do not allow it, and why; empty if it is not blocked"),
+        fact(
+            "other_engines",
+            "list of text",
+            "API groups of other policy engines (Cilium, Calico, AdminNetworkPolicy, ..) that the cluster has; what their policies allow or refuse is not read: with one of them, `selecting`, `blocked` and `isolated` are unknown",
+        ),
         fact(
             "isolated",
             "bool",
@@ -83,7 +88,7 @@ impl Probe for NetworkPolicy {
             if seen.facts.is_empty() {
                 return Observation::could_not_look(reason);
             }
-            unknown_rest(&mut seen, &reason);
+            seen.rest_unknown(&KIND, &reason);
         }
         seen
     }
@@ -93,23 +98,15 @@ impl Probe for NetworkPolicy {
     }
 }
 
-fn unknown_rest(seen: &mut Observation, reason: &str) {
-    for doc in KIND.facts {
-        if !seen.facts.unknowns().contains_key(doc.path) {
-            seen.facts.unknown(doc.path, reason);
-        }
-    }
-}
-
 impl NetworkPolicy {
     async fn look(&self, cx: &Context, seen: &mut Observation) -> Result<(), String> {
-        let Some(Gathered { policies, flow, pod_node, age_s }) = gather::gather(self, cx, seen).await? else {
+        let Some(Gathered { policies, flow, pod_node, age_s, not_all }) = gather::gather(self, cx, seen).await? else {
             seen.facts.set("selecting", Vec::<String>::new()).set("blocked", false);
             seen.facts.set("because", Vec::<String>::new()).set("isolated", false);
-            unknown_rest(seen, "not asked for: there are no policies");
+            seen.rest_unknown(&KIND, "not asked for: there are no policies");
             return Ok(());
         };
-        let judgement = judge(&policies, &flow);
+        let judgement = if not_all.is_empty() { judge(&policies, &flow) } else { Judgement::unknown(&not_all) };
         let texts = |texts: &[String]| texts.iter().take(MOST_LISTED).map(|text| clean(text, 400)).collect::<Vec<_>>();
         let facts = &mut seen.facts;
         facts.set("own_node", flow.own_node).set("pod_node", clean(&pod_node, 253));
@@ -127,9 +124,9 @@ impl NetworkPolicy {
             Err(reason) => facts.unknown("blocked", clean(reason, 300)).unknown("because", clean(reason, 300)),
         };
         match &flow.to.address {
-            _ if judgement.selecting.as_ref().is_ok_and(Vec::is_empty) => unknown_rest(seen, "not asked for: no policy concerns it"),
+            _ if judgement.selecting.as_ref().is_ok_and(Vec::is_empty) => seen.rest_unknown(&KIND, "not asked for: no policy concerns it"),
             Ok(address) => self.attempt(cx, SocketAddrV4::new(*address, flow.port), seen).await,
-            Err(reason) => unknown_rest(seen, reason),
+            Err(reason) => seen.rest_unknown(&KIND, reason),
         }
         Ok(())
     }
@@ -141,7 +138,7 @@ impl NetworkPolicy {
             Protocol::Udp => datagram(cx, to, seen).await,
         }
         if seen.facts.get("connect").is_some_and(|word| word == "ok") {
-            return unknown_rest(seen, "not asked for: it connects");
+            return seen.rest_unknown(&KIND, "not asked for: it connects");
         }
         match echo(cx, *to.ip()).await {
             Ok(received) => {

@@ -68,9 +68,7 @@ impl PgIdle {
             Err(failed) => {
                 seen.note("tcp", format!("connect {} -> {}", self.server(), failed.word));
                 seen.facts.set("connected", false);
-                for fact in KIND.facts {
-                    seen.facts.unknown(fact.path, "no TCP connection");
-                }
+                seen.rest_unknown(&KIND, "no TCP connection");
                 return seen;
             }
         };

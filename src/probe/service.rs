@@ -61,10 +61,14 @@ pub(super) static KIND: Kind = Kind {
         fact("other_node", "text", "the same for one on another node; empty if there is none"),
         fact("by_name", "text", "rcode or errno word of the cluster's DNS server for the service's full name"),
         fact("name_matches", "bool", "the name's address is the ClusterIP"),
+        fact("witness.id", "text", "another node from which the same is tried, if one is at hand"),
+        fact("witness.connect", "text", "`ok` or the errno of its connection to ClusterIP:port"),
+        fact("witness.direct", "text", "the same for the first ready endpoint; empty if there is none"),
+        fact("witness.by_name", "text", "what the cluster's DNS server says to it about the name"),
         fact(
             "parts_at",
             "text",
-            "where name, ClusterIP and endpoints part: `dns`, `kube-proxy`, `cni`, `pod` (nothing listens, or a policy refuses); empty if nowhere",
+            "where name, ClusterIP and endpoints part, seen from both nodes where there is a witness: `dns`, `kube-proxy`, `cni`, `filter` (refused here and not from the witness), `pod` (nothing listens, or a policy refuses); empty if nowhere",
         ),
     ],
     decode: decode::<Service>,
@@ -124,19 +128,25 @@ impl Probe for Service {
                 "other_node",
                 "by_name",
                 "name_matches",
+                "witness.id",
+                "witness.connect",
+                "witness.direct",
+                "witness.by_name",
                 "parts_at",
             ] {
                 seen.facts.unknown(path, "not asked for");
             }
         } else {
             let name = ladder::name(cx, &self.namespace, &self.name);
-            let (through, straight, name) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name);
+            let witness = ladder::from_witness(cx, &cluster_ip, &direct, (&self.namespace, &self.name));
+            let (through, straight, name, witness) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name, witness);
             let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
             let filtered = straight.as_ref().and_then(Tried::filtered);
             seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
             record(&mut seen, "connect", &cluster_ip, through);
             record(&mut seen, "direct", &direct, straight);
             ladder::walk(cx, sides.as_ref(), known, &mut seen).await;
+            ladder::record(&mut seen, witness, &cluster_ip, &direct);
             self.named(&mut seen, name);
         }
         seen

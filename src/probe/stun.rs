@@ -74,6 +74,12 @@ fn read(message: &[u8], transaction: &Transaction) -> Option<SocketAddrV4> {
     xored.or_else(|| find(MAPPED_ADDRESS))
 }
 
+/// For fuzzers: whether a message is an answer with an address, whichever request it answers.
+pub(super) fn kept(message: &[u8]) -> usize {
+    let transaction = message.get(8..20).and_then(|id| Transaction::try_from(id).ok());
+    usize::from(transaction.is_some_and(|id| read(message, &id).is_some()))
+}
+
 /// Type and value of each attribute; values are padded to four bytes.
 fn attributes_of(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {

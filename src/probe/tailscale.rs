@@ -162,7 +162,7 @@ impl Tailscale {
                 exit_facts(facts, status, &prefs);
                 peer_facts(facts, status, self.peer, now);
             }
-            Err(reason) => unknown_rest(facts, &clean(reason, 300)),
+            Err(reason) => facts.rest_unknown(&KIND, &clean(reason, 300)),
         }
         prefs_facts(facts, &prefs);
         if let Ok(status) = &status {
@@ -182,16 +182,9 @@ fn without_daemon(word: &str, reason: &str, sure: bool) -> Observation {
     if sure {
         seen.facts.set("running", false).set("backend_state", "");
     }
-    unknown_rest(&mut seen.facts, reason);
+    seen.rest_unknown(&KIND, reason);
     seen.note("error", reason);
     seen
-}
-
-/// Everything that is not known by now is unknown.
-fn unknown_rest(facts: &mut Facts, reason: &str) {
-    for doc in KIND.facts {
-        facts.unknown(doc.path, reason);
-    }
 }
 
 fn read<T: DeserializeOwned>(document: serde_json::Value) -> Result<T, String> {

@@ -5,7 +5,7 @@
 
 mod settings;
 
-use super::command::Command;
+use super::command::Tool;
 use super::egress_route::route_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
@@ -111,12 +111,7 @@ impl Warp {
     fn settings_facts(&self, facts: &mut Facts, settings: Result<Settings, String>) {
         let settings = match settings {
             Ok(settings) => settings,
-            Err(reason) => {
-                for doc in KIND.facts {
-                    facts.unknown(doc.path, reason.as_str());
-                }
-                return;
-            }
+            Err(reason) => return facts.rest_unknown(&KIND, &reason),
         };
         let no = "warp-cli's settings do not tell";
         facts.set_or_unknown("mode", settings.mode.as_deref().map(|m| clean(m, 64)), no);
@@ -204,7 +199,7 @@ async fn told(vantage: &Vantage, args: &[&str], until: Instant) -> Result<Vec<u8
         return Err("no warp-cli is known at this vantage".to_owned());
     }
     let arguments = [&["--json"], args].concat();
-    Command { program: "warp-cli", arguments: &arguments, path, most: MOST, until }.output().await
+    Tool { program: "warp-cli", arguments: &arguments, path, most: MOST, until }.output().await
 }
 
 fn read(text: &str) -> Result<Value, String> {

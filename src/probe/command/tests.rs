@@ -50,7 +50,7 @@ fn runs(pid: i32) -> bool {
 async fn run(folder: &Folder, body: &str, patience: Duration) -> Result<Vec<u8>, String> {
     folder.script("tell", body);
     let until = Instant::now() + patience;
-    Command { program: "tell", arguments: &["a b", "c"], path: Some(&folder.0), most: 64 << 10, until }.output().await
+    Tool { program: "tell", arguments: &["a b", "c"], path: Some(&folder.0), most: 64 << 10, until }.output().await
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ async fn what_it_prints_is_given_back_as_it_is() {
 async fn it_is_looked_for_in_path() {
     let folder = Folder::new("command-path");
     let look = async |program: &str, path: Option<&Path>| {
-        Command { program, arguments: &["-c", "echo here"], path, most: 99, until: Instant::now() + LONG }.output().await
+        Tool { program, arguments: &["-c", "echo here"], path, most: 99, until: Instant::now() + LONG }.output().await
     };
     assert_eq!(look("sh", Some(&folder.0)).await.unwrap_err(), "sh is not installed");
     assert_eq!(look("sh", Some(Path::new("/usr/bin:/bin"))).await.unwrap(), b"here\n");
@@ -130,7 +130,7 @@ async fn a_call_that_is_cut_off_leaves_nothing() {
     let pids = folder.0.join("pids");
     let body = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", pids.display());
     folder.script("tell", &body);
-    let call = Command { program: "tell", arguments: &[], path: Some(&folder.0), most: 99, until: Instant::now() + LONG };
+    let call = Tool { program: "tell", arguments: &[], path: Some(&folder.0), most: 99, until: Instant::now() + LONG };
     let written = async {
         while std::fs::read_to_string(&pids).unwrap_or_default().lines().count() < 2 {
             tokio::task::yield_now().await;

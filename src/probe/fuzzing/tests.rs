@@ -31,6 +31,9 @@ fn sample(name: &str) -> Vec<u8> {
         "warp_settings" => br#"{"settings":{"operation_mode":"warp","split_tunnel_mode":"include","split_tunnel_ips":[{"value":"10.42.0.0/16"}],"fallback_domains":[{"suffix":"local"}]}}"#.to_vec(),
         "vxlan_packet" => capture::tests::packet(b"fathom-1"),
         "certificate" => rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap().cert.der().to_vec(),
+        "xt_table" => include_bytes!("../../../tests/data/kube-proxy/iptables-legacy.filter.xt").to_vec(),
+        "stun" => b"\x01\x01\x00\x0c\x21\x12\xa4\x42transaction!\x00\x20\x00\x08\x00\x01\xa1\x47\xe1\x12\xa6\x43".to_vec(),
+        "api_list" => br#"{"kind":"List","metadata":{"continue":"x","resourceVersion":"7"},"items":[{"a":[1,{"b":null}]},"c"]}"#.to_vec(),
         other => panic!("no sample of {other}"),
     }
 }

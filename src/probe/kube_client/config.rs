@@ -1,7 +1,6 @@
 //! Which kubeconfig is used, and what is made of it.
 
 use super::failure::{At, Failure, in_full};
-use crate::check::clean;
 use crate::def::Inventory;
 use crate::vantage::{Source, Transport, Vantage, expand_home};
 use kube::Config;
@@ -126,7 +125,7 @@ pub(super) fn credentials(config: &Config) -> String {
     let auth = &config.auth_info;
     let certificate = auth.client_certificate.is_some() || auth.client_certificate_data.is_some();
     match (&auth.exec, certificate) {
-        (Some(exec), _) => format!("exec plugin {}", clean(exec.command.as_deref().unwrap_or("without a command"), 120)),
+        (Some(exec), _) => format!("exec plugin {}", super::exec::name(exec)),
         (None, true) => "client certificate".to_owned(),
         _ if auth.token.is_some() || auth.token_file.is_some() => "token".to_owned(),
         _ if auth.auth_provider.is_some() => "auth provider".to_owned(),

@@ -12,8 +12,20 @@ use crate::probe::service::backends::{self, SliceText};
 use crate::vantage::{Net, VantageKind};
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1 as core;
+use serde::Deserialize;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+/// API groups of policy engines whose objects are not NetworkPolicies and are not read here. They add to those or come before them.
+const OTHER_ENGINES: [&str; 7] = [
+    "cilium.io",
+    "crd.projectcalico.org",
+    "projectcalico.org",
+    "crd.antrea.io",
+    "k8s.ovn.org",
+    "policy.networking.k8s.io",
+    "policy.kubeovn.io",
+];
 
 /// What there is to judge.
 pub(super) struct Gathered {
@@ -23,15 +35,48 @@ pub(super) struct Gathered {
     pub(super) pod_node: String,
     /// Seconds since the younger of both pods has started.
     pub(super) age_s: Option<f64>,
+    /// Why the policies that were read need not be all; empty if they are.
+    pub(super) not_all: String,
 }
 
-/// Reads it; `None` if the cluster has no policies. Records `policies`, `address`, `pod`, `client` as they become known.
+/// What the API offers (`/apis`).
+#[derive(Deserialize)]
+struct Groups {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    name: String,
+}
+
+/// Which of [`OTHER_ENGINES`] the API serves. Their definitions alone block nothing: it is the cluster's right to have them.
+async fn other_engines(api: &Connected) -> Result<Vec<String>, String> {
+    let offered: Groups = api.object("/apis", "get /apis").await.map_err(|failure| failure.word)?;
+    let known = |group: &Group| OTHER_ENGINES.contains(&group.name.as_str());
+    Ok(offered.groups.into_iter().filter(known).map(|group| group.name).collect())
+}
+
+fn not_all(others: &Result<Vec<String>, String>) -> String {
+    match others {
+        Ok(engines) if engines.is_empty() => String::new(),
+        Ok(engines) => format!("policies of {} may decide as well, and are not read", engines.join(", ")),
+        Err(reason) => format!("whether other policy engines decide as well could not be read: {reason}"),
+    }
+}
+
+/// Reads it; `None` if the cluster has no policies and nobody else can have any. Records `policies`, `address`, `pod`, `client` as they become known.
 pub(super) async fn gather(probe: &NetworkPolicy, cx: &Context, seen: &mut Observation) -> Result<Option<Gathered>, String> {
     let api = connected(cx, seen).await?;
     let policies: Vec<Policy> =
         api.list("/apis/networking.k8s.io/v1/networkpolicies", "list networkpolicies").await.map_err(|failure| failure.word)?;
     seen.facts.set("policies", policies.len());
-    if policies.is_empty() {
+    let others = other_engines(&api).await;
+    match &others {
+        Ok(engines) => seen.facts.set("other_engines", engines.clone()),
+        Err(reason) => seen.facts.unknown("other_engines", reason.as_str()),
+    };
+    if policies.is_empty() && others.as_ref().is_ok_and(Vec::is_empty) {
         return Ok(None);
     }
     let at = endpoint(probe, &api).await?;
@@ -58,7 +103,7 @@ pub(super) async fn gather(probe: &NetworkPolicy, cx: &Context, seen: &mut Obser
         protocol: if probe.protocol == Protocol::Udp { "UDP" } else { "TCP" },
         own_node,
     };
-    Ok(Some(Gathered { policies, flow, pod_node: node, age_s }))
+    Ok(Some(Gathered { policies, flow, pod_node: node, age_s, not_all: not_all(&others) }))
 }
 
 /// The API from here, or from the witness: a policy may keep this very pod from it.

@@ -63,7 +63,20 @@ pub(super) struct Judgement {
     pub(super) isolated: Answer,
 }
 
+impl Judgement {
+    /// Nothing can be said, and why.
+    pub(super) fn unknown(reason: &str) -> Self {
+        let reason = || reason.to_owned();
+        Self { selecting: Err(reason()), blocked: Err(reason()), because: Vec::new(), isolated: Err(reason()) }
+    }
+}
+
 /// Judges a connection by all policies of the cluster.
+///
+/// What a rule means is the Kubernetes documentation's. Of the enforcer (K3s: kube-router) three things are taken for granted: that
+/// it tells pods by their addresses, that it always lets the pod's own node in, and that established connections and their ICMP
+/// errors pass. Whether it passes echo requests that no rule names is not: no verdict here is about ICMP, and where the probe asks for an echo, only an
+/// answer counts.
 pub(super) fn judge(policies: &[Policy], flow: &Flow) -> Judgement {
     let ends = [Side::of(policies, flow, Direction::Ingress), Side::of(policies, flow, Direction::Egress)];
     let mut selecting = Ok(Vec::new());

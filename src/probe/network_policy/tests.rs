@@ -220,10 +220,17 @@ fn routes(policies: Reply, port: u16) -> Vec<(&'static str, Reply)> {
         "spec": {"nodeName": "tethys", "containers": [{"name": "a", "ports": [{"name": "http", "containerPort": port}]}]}});
     vec![
         (POLICIES, policies),
+        ("/apis", offered(&["discovery.k8s.io"])),
         ("/api/v1/namespaces/apps/services/argilla", Reply::json(&service)),
         ("/apis/discovery.k8s.io/v1/namespaces/apps/endpointslices", Reply::json(&json!({"metadata": {}, "items": [slice]}))),
         ("/api/v1/pods", Reply::json(&json!({"metadata": {}, "items": [pod]}))),
     ]
+}
+
+/// What `/apis` says: groups.
+fn offered(groups: &[&str]) -> Reply {
+    let groups: Vec<Value> = groups.iter().map(|name| json!({"name": name, "versions": []})).collect();
+    Reply::json(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 async fn observe(routes: &[(&'static str, Reply)]) -> Observation {
@@ -234,7 +241,7 @@ async fn observe(routes: &[(&'static str, Reply)]) -> Observation {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_policies_nothing_else_is_asked_for() {
-    let facts = observe(&[(POLICIES, listed(&[]))]).await.facts.to_json();
+    let facts = observe(&[(POLICIES, listed(&[])), ("/apis", offered(&["networking.k8s.io"]))]).await.facts.to_json();
     assert_eq!((&facts["policies"], &facts["selecting"], &facts["blocked"]), (&json!(0), &json!([]), &json!(false)));
     assert_eq!(facts["connect"], json!({"unknown": "not asked for: there are no policies"}));
 }
@@ -274,4 +281,21 @@ async fn labels_of_namespaces_that_may_not_be_read_leave_it_undecided() {
         pod.namespace_labels = Err("403 Forbidden (get namespaces)".to_owned());
     }
     assert_eq!(judge(&[policy], &Flow { from, to, ..flow() }).blocked, Err("403 Forbidden (get namespaces)".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_another_policy_engine_nothing_is_claimed_and_it_connects_all_the_same() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut routes = routes(listed(&[]), listener.local_addr().unwrap().port());
+    routes[1].1 = offered(&["discovery.k8s.io", "cilium.io"]);
+    let facts = observe(&routes).await.facts.to_json();
+    assert_eq!((&facts["policies"], &facts["other_engines"]), (&json!(0), &json!(["cilium.io"])));
+    for path in ["selecting", "blocked", "because", "isolated"] {
+        assert_eq!(facts[path], json!({"unknown": "policies of cilium.io may decide as well, and are not read"}), "{path}");
+    }
+    assert_eq!(facts["connect"], json!("ok"));
+    // Who cannot find out which engines there are knows no more.
+    routes[1].1 = Reply::capture("forbidden-pods");
+    let facts = observe(&routes).await.facts.to_json();
+    assert!(facts["other_engines"]["unknown"].is_string() && facts["blocked"]["unknown"].is_string(), "{facts}");
 }

@@ -9,6 +9,7 @@ mod walk;
 mod wire;
 mod xt;
 
+pub(super) use legacy::kept as kept_of_xt;
 #[cfg(test)]
 pub(super) use ruleset::sample;
 pub(super) use ruleset::{Ruleset, Verdict, kept, refused};

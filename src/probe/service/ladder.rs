@@ -1,7 +1,8 @@
-//! The paths to a Service: its name, its ClusterIP, an endpoint on this node and one on another. Where they part is the broken part.
+//! The paths to a Service: its name, its ClusterIP, an endpoint on this node and one on another, and the first three from another
+//! node. Where they part is the broken part.
 
-use super::attempt;
 use super::backends::SliceText;
+use super::{NO_ENDPOINT, Target, attempt};
 use crate::check::{Facts, Observation};
 use crate::probe::Context;
 use crate::probe::query::{Transport, ask};
@@ -55,20 +56,63 @@ pub(super) async fn name(cx: &Context, namespace: &str, service: &str) -> (Strin
     (reply.rcode, addresses)
 }
 
-/// Where the paths part, from facts that are known: `dns`, `kube-proxy`, `cni` or `pod`; empty if nowhere. A pod that does not
-/// answer from another node may be out of reach or out of order, and what refuses at the pod may be a policy: that is not decided
-/// here.
+/// What the witness found: its id, and the words for ClusterIP, endpoint and name.
+pub(super) struct Witnessed {
+    id: String,
+    connect: Option<String>,
+    direct: Option<String>,
+    by_name: String,
+}
+
+/// The same paths from the witness; `None` if there is none.
+pub(super) async fn from_witness(cx: &Context, cluster_ip: &Target, direct: &Target, service: (&str, &str)) -> Option<Witnessed> {
+    let vantage = cx.witness.clone().filter(|witness| witness.id != cx.vantage.id)?;
+    let id = vantage.id.clone();
+    let there = &Context { vantage, witness: None, ..cx.clone() };
+    let word = async |to: &Target| attempt(there, to).await.map(|tried| tried.word().to_owned());
+    let (connect, direct, (by_name, _)) = futures::join!(word(cluster_ip), word(direct), name(there, service.0, service.1));
+    Some(Witnessed { id, connect, direct, by_name })
+}
+
+/// Records it.
+pub(super) fn record(seen: &mut Observation, witnessed: Option<Witnessed>, cluster_ip: &Target, direct: &Target) {
+    let Some(Witnessed { id, connect, direct: straight, by_name }) = witnessed else {
+        for path in ["witness.id", "witness.connect", "witness.direct", "witness.by_name"] {
+            seen.facts.unknown(path, "no other node is at hand");
+        }
+        return;
+    };
+    let shown = |word: &Option<String>| word.clone().unwrap_or_else(|| "not tried".to_owned());
+    seen.note("witness", format!("from {id}: ClusterIP {}, endpoint {}, name {by_name}", shown(&connect), shown(&straight)));
+    seen.facts.set("witness.id", id).set("witness.by_name", by_name);
+    for (path, word, target) in [("witness.connect", connect, cluster_ip), ("witness.direct", straight, direct)] {
+        match (word, target) {
+            (Some(word), _) => _ = seen.facts.set(path, word),
+            (None, Err(reason)) if reason == NO_ENDPOINT => _ = seen.facts.set(path, ""),
+            (None, Err(reason)) => _ = seen.facts.unknown(path, reason.as_str()),
+            (None, Ok(_)) => {}
+        }
+    }
+}
+
+/// Where the paths part, from facts that are known: `dns`, `kube-proxy`, `cni`, `filter` or `pod`; empty if nowhere. A pod that does
+/// not answer from another node may be out of reach or out of order, unless a witness reaches it; and what refuses at the pod may be a
+/// policy: that is not decided here.
 pub(super) fn parts_at(facts: &Facts) -> Option<&'static str> {
     let word = |path: &str| facts.get(path).and_then(|v| v.as_str());
     let (connect, direct) = (word("connect")?, word("direct")?);
     let (same, other) = (word("same_node").unwrap_or(""), word("other_node").unwrap_or(""));
+    let witness = word("witness.direct").unwrap_or("");
     match (connect, direct) {
         ("ok", _) if word("by_name").is_some_and(|rcode| rcode != "NOERROR") => Some("dns"),
         ("ok", _) => Some(""),
         (_, "ok") if same == "ok" && !matches!(other, "" | "ok") => Some("cni"),
         (_, "ok") => Some("kube-proxy"),
+        (_, "ECONNREFUSED") if witness == "ok" => Some("filter"),
         (_, "ECONNREFUSED") => Some("pod"),
+        (_, "") => None,
         _ if same == "ok" && other != "ok" => Some("cni"),
+        _ if witness == "ok" => Some("cni"),
         _ => None,
     }
 }
@@ -91,5 +135,20 @@ mod tests {
         assert_eq!(at("ECONNREFUSED", "ECONNREFUSED", "", "ECONNREFUSED", "NOERROR"), Some("pod"));
         assert_eq!(at("TIMEOUT", "TIMEOUT", "", "TIMEOUT", "NOERROR"), None);
         assert_eq!(parts_at(&Facts::new()), None);
+    }
+
+    #[test]
+    fn a_witness_tells_a_pod_out_of_reach_from_one_out_of_order() {
+        let at = |connect: &str, direct: &str, witness: &str| {
+            let mut facts = Facts::new();
+            facts.set("connect", connect).set("direct", direct).set("by_name", "NOERROR").set("witness.direct", witness);
+            parts_at(&facts)
+        };
+        assert_eq!(at("TIMEOUT", "TIMEOUT", "ok"), Some("cni"));
+        assert_eq!(at("TIMEOUT", "TIMEOUT", "TIMEOUT"), None);
+        assert_eq!(at("ECONNREFUSED", "ECONNREFUSED", "ok"), Some("filter"));
+        assert_eq!(at("ECONNREFUSED", "ECONNREFUSED", "ECONNREFUSED"), Some("pod"));
+        assert_eq!(at("ECONNREFUSED", "", ""), None);
+        assert_eq!(at("TIMEOUT", "ok", "ok"), Some("kube-proxy"));
     }
 }

@@ -148,3 +148,20 @@ async fn pods_that_are_not_ready_are_explained() {
     let facts = observe(&forbidden, 80, "none").await;
     assert_eq!((&facts["unready_because"], &facts["warning"]), (&json!(expected), &json!({"unknown": "403 Forbidden (list events)"})));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_tries_the_same_paths() {
+    let (_listener, port) = open_port();
+    let routes = [(SERVICE, service("127.0.0.1", port, "argilla")), (SLICES, slices(port)), (PODS, Reply::capture("list-pods-rv0"))];
+    let fake = Fake::start(&Net::Here, Tls::Good, &routes);
+    let mut cx = fake.context(Net::Here, Duration::from_secs(9));
+    let alone = probe(port, "tcp").observe(&cx).await.facts.to_json();
+    assert_eq!(alone["witness"]["connect"], json!({"unknown": "no other node is at hand"}));
+    let mut witness = (*cx.vantage).clone();
+    witness.id = "there".to_owned();
+    cx.witness = Some(std::sync::Arc::new(witness));
+    cx.deadline = tokio::time::Instant::now() + Duration::from_secs(9);
+    let facts = probe(port, "tcp").observe(&cx).await.facts.to_json();
+    let seen = &facts["witness"];
+    assert_eq!((&seen["id"], &seen["connect"], &seen["direct"]), (&json!("there"), &json!("ok"), &json!("ok")));
+}

@@ -1,7 +1,7 @@
 //! `tailscale status --json`, where tailscaled's socket is somewhere else or not open to us: it prints the LocalAPI's document.
 
 use crate::probe::Context;
-use crate::probe::command::Command;
+use crate::probe::command::Tool;
 use crate::vantage::Transport;
 use serde_json::Value;
 use std::time::Duration;
@@ -19,6 +19,6 @@ pub(super) async fn status(cx: &Context) -> Result<Value, String> {
         return Err("no command tailscale is known at this vantage".to_owned());
     }
     let until = cx.deadline.min(Instant::now() + PATIENCE);
-    let bytes = Command { program: "tailscale", arguments: &["status", "--json"], path, most: MOST, until }.output().await?;
+    let bytes = Tool { program: "tailscale", arguments: &["status", "--json"], path, most: MOST, until }.output().await?;
     serde_json::from_slice(&bytes).map_err(|_| "the command tailscale printed no JSON".to_owned())
 }

@@ -1,7 +1,7 @@
 //! What the service of a model server has logged: only on its own host, where no port answers but the journal does.
 
 use crate::check::{Observation, clean, secret};
-use crate::probe::command::Command;
+use crate::probe::command::Tool;
 use crate::vantage::{Net, Transport, Vantage};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn has(net: &Net, address: Ipv4Addr) -> bool {
 async fn journal(unit: &str, deadline: Instant) -> Result<String, String> {
     let arguments = ["--unit", unit, "--since=-30min", "--lines=300", "--output=cat", "--no-pager", "--quiet"];
     let until = deadline.min(Instant::now() + TIME);
-    let bytes = Command { program: "journalctl", arguments: &arguments, path: None, most: MOST_BYTES, until }.output().await?;
+    let bytes = Tool { program: "journalctl", arguments: &arguments, path: None, most: MOST_BYTES, until }.output().await?;
     // Without rights it shows nothing of system units, which is not the same as that there is nothing.
     if bytes.trim_ascii().is_empty() {
         return Err(format!("the journal shows nothing of {unit}: no rights to it, or no such unit"));

@@ -6,6 +6,7 @@ mod health;
 pub mod kubelet;
 mod list;
 mod log;
+mod protobuf;
 mod status;
 mod table;
 mod view;

@@ -1,6 +1,7 @@
 //! Who may do what: the administrator everything, others what their rules say; and the reviews that tell it.
 
 use super::Reply;
+use super::protobuf;
 use super::status::{Failure, forbidden, not_json};
 use crate::twin::service::pki::User;
 use hyper::StatusCode;
@@ -64,10 +65,8 @@ pub(super) fn review(user: &User, segments: &[&str], body: &[u8]) -> Option<Repl
         ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => who,
         _ => return None,
     };
-    let Ok(mut object) = serde_json::from_slice::<Value>(body) else { return Some(not_json().into()) };
-    if !object.is_object() {
-        return Some(not_json().into());
-    }
+    let read = serde_json::from_slice::<Value>(body).ok().or_else(|| protobuf::review(body));
+    let Some(mut object) = read.filter(Value::is_object) else { return Some(not_json().into()) };
     object["metadata"] = json!({"creationTimestamp": null});
     object["status"] = status(user, &object["spec"]);
     Some(Reply::Json(StatusCode::CREATED, object))

@@ -1,3 +1,5 @@
+mod kubectl;
+
 use super::*;
 use crate::twin::cluster::tests::inventory;
 use crate::twin::service::pki::Validity;

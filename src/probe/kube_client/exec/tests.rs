@@ -1,0 +1,111 @@
+use super::*;
+use std::path::PathBuf;
+
+/// A file that a plugin writes, in a folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("fathom-exec-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> String {
+        self.0.join("pids").display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A plugin that is a line of shell.
+fn plugin(line: &str) -> AuthInfo {
+    serde_json::from_value(json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh", "args": ["-c", line, "sh", "argument-that-is-secret"],
+        "env": [{"name": "OWN", "value": "from-the-kubeconfig"}],
+    }}))
+    .unwrap()
+}
+
+async fn filled(line: &str, patience: Duration) -> Result<serde_json::Value, Failure> {
+    let mut auth = plugin(line);
+    fill(&mut auth, &Net::Here, "here", Instant::now() + patience).await?;
+    assert!(auth.exec.is_none(), "kube must not run it again");
+    Ok(serde_json::to_value(&auth).unwrap())
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_token_and_a_certificate_take_the_plugins_place() {
+    let token = r#"printf '{"kind":"ExecCredential","status":{"token":"%s"}}' "$OWN""#;
+    assert_eq!(filled(token, SOON).await.unwrap()["token"], "from-the-kubeconfig");
+    let certificate = r#"echo '{"status":{"clientCertificateData":"PEM","clientKeyData":"KEY"}}'"#;
+    assert_eq!(filled(certificate, SOON).await.unwrap()["client-certificate-data"], "UEVN");
+    // It is told that nobody sits at a terminal.
+    let info = r#"echo "$KUBERNETES_EXEC_INFO" | grep -q '"interactive":false' && ! read line && echo '{"status":{"token":"t"}}'"#;
+    assert_eq!(filled(info, SOON).await.unwrap()["token"], "t");
+}
+
+#[tokio::test]
+async fn what_is_no_credential_is_told_without_a_word_of_it() {
+    for (line, expected) in [
+        ("echo hunter2; exit 3", "exec plugin /bin/sh failed with exit status 3; run by hand it says why"),
+        ("kill -9 $$", "exec plugin /bin/sh was killed"),
+        ("echo hunter2", "exec plugin /bin/sh printed no ExecCredential"),
+        ("head -c 1000 /dev/urandom", "exec plugin /bin/sh printed no ExecCredential"),
+        ("echo '{}'", "exec plugin /bin/sh printed an ExecCredential without a status"),
+        (r#"echo '{"status":{}}'"#, "exec plugin /bin/sh gave neither a token nor a certificate"),
+        (
+            r#"echo '{"status":{"clientKeyData":"hunter2"}}'"#,
+            "exec plugin /bin/sh gave a certificate without its key, or a key without its certificate",
+        ),
+        (
+            r#"echo '{"status":{"token":"hunter2","expirationTimestamp":"2020-01-01T00:00:00Z"}}'"#,
+            "exec plugin /bin/sh gave credentials that have expired",
+        ),
+        ("head -c 1000000 /dev/zero", "exec plugin /bin/sh printed more than 262144 bytes"),
+    ] {
+        let failure = filled(line, SOON).await.unwrap_err();
+        assert_eq!((failure.at, failure.word.as_str(), failure.detail.as_str()), (At::Config, expected, ""), "{line}");
+    }
+    let mut auth: AuthInfo = serde_json::from_value(json!({"exec": {"command": "/nowhere/plugin"}})).unwrap();
+    let failure = fill(&mut auth, &Net::Here, "here", Instant::now() + SOON).await.unwrap_err();
+    assert_eq!(failure.word, "exec plugin /nowhere/plugin is not installed");
+    let mut auth: AuthInfo = serde_json::from_value(json!({"exec": {"command": "/bin/true", "interactiveMode": "Always"}})).unwrap();
+    assert!(fill(&mut auth, &Net::Here, "here", Instant::now() + SOON).await.unwrap_err().word.contains("terminal"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_is_ended_with_its_children() {
+    let folder = Folder::new("hang");
+    let line = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", folder.file());
+    let began = Instant::now();
+    let failure = filled(&line, Duration::from_secs(1)).await.unwrap_err();
+    assert!(failure.word.starts_with("exec plugin /bin/sh did not end"), "{}", failure.word);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let listed: Vec<i32> = std::fs::read_to_string(folder.file()).unwrap().lines().map(|l| l.parse().unwrap()).collect();
+    assert_eq!(listed.len(), 2, "the plugin and its child");
+    let end = Instant::now() + Duration::from_secs(5);
+    let runs = |pid: &&i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    };
+    while listed.iter().any(|pid| runs(&pid)) {
+        assert!(Instant::now() < end, "left behind: {:?}", listed.iter().filter(runs).collect::<Vec<_>>());
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn many_that_ask_at_once_run_it_once() {
+    let folder = Folder::new("once");
+    let line = format!(r#"echo x >> {}; echo '{{"status":{{"token":"t"}}}}'"#, folder.file());
+    let all = futures::future::join_all((0..20).map(|_| filled(&line, SOON))).await;
+    assert!(all.iter().all(|given| given.as_ref().unwrap()["token"] == "t"));
+    assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), "x\n");
+}
