@@ -5,7 +5,7 @@ use super::basic_auth::base64;
 use super::canary::{self, Ask, Canary, completion_request};
 use super::completion::error_message;
 use super::http1;
-use super::net::{connect, ms};
+use super::net::{Upload, connect, ms};
 use super::ocr_page::{self, SIDE};
 use super::vllm::{Fetched, fetch};
 use super::vllm_metrics::{Scrape, whole};
@@ -35,7 +35,10 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("status", "number", "HTTP status of the streamed completion; 0 if no answer"),
         fact("error", "text", "what went wrong; empty if nothing"),
-        fact("headers_ms", "ms", "request sent until headers: parsing and preparing the image"),
+        fact("upload_ms", "ms", "time that the path took to carry the request, by the kernel (TCP_INFO)"),
+        fact("upload_kb_per_s", "1000 bytes/s", "acknowledged bytes of the request over that time"),
+        fact("rtt_ms", "ms", "round trip of that connection as the kernel measured it"),
+        fact("headers_ms", "ms", "request handed to the kernel until headers: the rest of its way, parsing and preparing the image"),
         fact("ttft_ms", "ms", "time to first token, from the first request byte"),
         fact("tokens", "tokens", "completion tokens by the server's usage"),
         fact("finish_reason", "text", "why it ended; empty if it did not say"),
@@ -261,7 +264,20 @@ impl Metrics {
     }
 }
 
+fn record_upload(page: &Canary, seen: &mut Observation) {
+    const UNTOLD: &str = "the kernel does not tell";
+    let rate = |upload: &Upload| upload.bytes as f64 / 1000.0 / upload.took.as_secs_f64().max(1e-6);
+    seen.facts
+        .set_or_unknown("upload_ms", page.upload.map(|upload| ms(upload.took)), UNTOLD)
+        .set_or_unknown("upload_kb_per_s", page.upload.as_ref().map(|upload| (rate(upload) * 10.0).round() / 10.0), UNTOLD)
+        .set_or_unknown("rtt_ms", page.round_trip.map(ms), UNTOLD);
+    if let Some(upload) = page.upload {
+        seen.note("tcp", format!("{} bytes of the request acknowledged in {} ms", upload.bytes, ms(upload.took)));
+    }
+}
+
 fn record_page(page: &Canary, seen: &mut Observation) {
+    record_upload(page, seen);
     let stream = &page.stream;
     let expected = ocr_page::image_tokens(SIDE, SIDE);
     let none = if page.error.is_empty() { "the server did not say" } else { &page.error };

@@ -36,6 +36,9 @@ const EXTERNAL: Ipv4Addr = Ipv4Addr::new(140, 82, 121, 4);
 /// The role and the database of the applications.
 const APPLICATIONS: &str = "oceanid";
 
+/// The journal of a model server that has come up.
+pub(crate) const STARTED: &str = "Started deepseek-ocr-vllm.service - vLLM.\nINFO:     Application startup complete.\n";
+
 /// The running servers, with handles for what faults change.
 pub struct Servers {
     authority: Arc<Authority>,
@@ -51,6 +54,8 @@ pub struct Servers {
     /// Their password file.
     pgpass: String,
     vllm: Vec<VllmHandle>,
+    /// What the journal of the model servers' host holds of their unit.
+    model_journal: Mutex<String>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
     kube_proxy: Mutex<BTreeMap<String, Vec<ServerHandle>>>,
@@ -155,6 +160,7 @@ impl Servers {
                     Ok(server)
                 })
                 .collect::<Result<_>>()?,
+            model_journal: Mutex::new(STARTED.to_owned()),
             portals,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
             kube_proxy: Mutex::new(
@@ -330,7 +336,12 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
     for endpoint in &inv.https {
         let (address, tls) = listen(&endpoint.url)?;
         let app = apps::App::new(&endpoint.name, "cloudflare");
-        portals.push(app.switch.clone());
+        if endpoint.status == 200 {
+            portals.push(app.switch.clone());
+        } else {
+            // One that is there to be known: it always answers this, with nothing.
+            app.switch.set(Some(apps::Instead { status: endpoint.status, server: "cloudflare", headers: Vec::new(), body: String::new() }));
+        }
         servers.push(app.serve(internet, address, tls)?);
     }
     Ok(servers)
