@@ -153,7 +153,7 @@ fn a_ladder_climbs_by_doubling_and_says_why_it_ended() {
 
 #[test]
 fn a_baseline_gates() {
-    let server = Server::start(40, 2);
+    let server = Server::start(80, 10);
     let (saved, run) = (file("baseline"), |more: &[&str]| server.bench(&[&COMPARED[..], more].concat()).run());
     let _ = run(&["--save", &saved]);
     // What this test is about is the comparison: a busy machine's baseline would be refused.
@@ -161,13 +161,13 @@ fn a_baseline_gates() {
     baseline["validity"] = json!({"valid": true, "codes": [], "reasons": []});
     std::fs::write(&saved, baseline.to_string()).unwrap();
 
-    server.handle.set_pace(pace(400, 20));
+    server.handle.set_pace(pace(400, 60));
     let slower = run(&["--baseline", &saved, "--json"]);
     assert_eq!(judged(&slower, 1)["baseline"]["verdict"], "fail");
     let text = run(&["--baseline", &saved]);
     assert!(text.stdout.contains("baseline    FAIL against ") && text.stdout.contains("could have seen "), "{}", text.stdout);
 
-    server.handle.set_pace(pace(1, 0));
+    server.handle.set_pace(pace(20, 2));
     let faster = run(&["--baseline", &saved, "--margin", "0.5", "--json"]);
     assert_eq!(judged(&faster, 0)["baseline"]["verdict"], "pass");
 
@@ -220,7 +220,7 @@ fn failures_and_missed_limits_end_with_1() {
     let server = Server::start(2, 1);
     let other = Fathom::new(["bench", "vllm", "--url", &format!("http://{}", server.handle.address().unwrap()), "--model", "other"]);
     other.run().code(1).stderr_has(&format!("the server has no model `other` but {MODEL}"));
-    let missed = server.bench(&[&SMALL[..], &["--slo", "ttft=1us", "--json"]].concat()).run();
+    let missed = server.bench(&[&SMALL[..], &["--slo", "ttft=0.001ms", "--json"]].concat()).run();
     let report = judged(&missed, 1);
     assert_eq!((&report["figures"]["goodput"]["good"], &report["figures"]["goodput"]["n"]), (&json!(0), &json!(8)));
     server.handle.set_trouble(Trouble::QueueFull);

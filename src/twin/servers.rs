@@ -14,7 +14,7 @@ use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
 use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, User, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
-use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
+use super::service::{ServerHandle, api, apps, kube_proxy, postgres, stun};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::wire::Wire;
 use crate::def::Inventory;
@@ -105,6 +105,7 @@ fn outside_hosts(inv: &Inventory) -> impl Iterator<Item = String> {
 pub fn public_addresses(inv: &Inventory) -> Vec<Ipv4Addr> {
     let databases: Vec<Ipv4Addr> = inv.databases.iter().filter_map(|d| d.address).collect();
     let mut all = inv.dns.upstream.clone();
+    all.extend(inv.egress.stun.iter().map(|server| *server.ip()));
     all.extend(names(inv).into_values().filter(|a| !databases.contains(a)));
     all.sort_unstable();
     all.dedup();
@@ -332,6 +333,9 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
     for url in &inv.egress.echoes {
         let (address, tls) = listen(url)?;
         servers.push(apps::echo(internet, address, tls)?);
+    }
+    for server in &inv.egress.stun {
+        servers.push(stun::serve(internet, *server)?);
     }
     for endpoint in &inv.https {
         let (address, tls) = listen(&endpoint.url)?;

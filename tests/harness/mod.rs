@@ -1,6 +1,6 @@
 //! Runs the program and compares what it says: standard output, standard error and exit code together.
 
-#![allow(unreachable_pub, reason = "shared by test binaries, each of which uses its part")]
+#![allow(unreachable_pub, dead_code, reason = "shared by test binaries, each of which uses its part")]
 
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -28,7 +28,7 @@ pub(super) static PLAIN_PORTAL: Fault = Fault {
     id: "captive-portal-plain",
     layer: 4,
     title: "a captive portal answers the workstation's plain HTTP with its login page, and drops its HTTPS",
-    expects: "captive-portal",
+    expects: "captive-portal-or-mitm",
     decided_from: &["workstation", "workstation,calypso", "all"],
     apply: |twin| Box::pin(async move { divert_plain(twin) }),
     undo: mend,

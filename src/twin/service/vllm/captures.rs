@@ -211,10 +211,8 @@ async fn refusals() {
         let only = capture.replace("tiny, deepseek-ai/DeepSeek-OCR", "tiny");
         assert_eq!(post(&server, CHAT, &with("model", json!("nope"))).await, Answer::read(&only));
     }
-    let cut = ask(&server, "POST", CHAT, JSON, "{\"model\": \"tiny\", \"messages\": ").await;
-    let theirs = Answer::read(capture!("err_bad_json.txt"));
-    // How many bytes were read before the end.
-    assert_eq!(cut, Answer { body: theirs.body.replace("body.28", "body.30"), ..theirs });
+    let cut = ask(&server, "POST", CHAT, JSON, "{\"model\":\"tiny\",\"messages\":[").await;
+    assert_eq!(cut, Answer::read(capture!("err_bad_json.txt")));
     let text = ask(&server, "POST", CHAT, "content-type: text/plain\r\n", "x").await;
     assert_eq!(text, Answer::read(capture!("err_wrong_ctype.txt")));
     server.set_trouble(Trouble::QueueFull);

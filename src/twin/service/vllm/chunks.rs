@@ -172,6 +172,10 @@ impl Lines {
         choice["token_ids"] = Value::Null;
         let mut chunk = self.chunk(json!([choice]));
         self.with_usage(&mut chunk);
+        // The last chunk of a stream carries it: this one, if no usage follows.
+        if finish.is_some() && !self.work.usage {
+            chunk["system_fingerprint"] = json!(FINGERPRINT);
+        }
         line(&chunk)
     }
 

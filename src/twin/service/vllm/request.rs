@@ -144,8 +144,10 @@ pub(super) fn read(served: &Vllm, endpoint: Endpoint, content_type: &str, body: 
 }
 
 fn bad_json(error: &serde_json::Error) -> Refusal {
-    // Python counts characters from 0 over all lines; for the usual one-line body this is the same place.
-    let place = format!("body.{}", error.column().saturating_sub(1));
+    // Python counts characters from 0 over all lines, serde_json columns from 1, and at the end of the text the bytes before it;
+    // for the usual one-line body this is the same place.
+    let at = if error.is_eof() { error.column() } else { error.column().saturating_sub(1) };
+    let place = format!("body.{at}");
     let message = format!(
         "{{'type': 'json_invalid', 'loc': '{place}', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': 'Expecting value'}}}}"
     );
