@@ -6,7 +6,7 @@
 //!
 //! | section | what it shows | fails if |
 //! |---|---|---|
-//! | accuracy | errors of TTFT, TPOT and E2E, 1 to 64 streams, with and without a queue | a valid figure is off by more than 1 ms and 1 % |
+//! | accuracy | errors of TTFT, TPOT and E2E, 1 to 64 streams, with and without a queue; the same with ever faster tokens until the client cannot keep up, and what `judge.rs` sees on both sides of that | a valid figure is off by more than 1 ms and 1 % |
 //! | shared | the same with client, server and a busy engine on one processor | a valid figure is wrong, or 64 streams are called valid |
 //! | cost | tokens per second that one processor absorbs, processor time per token | the slowest rate is not absorbed |
 //! | memory | what 256 streams at once cost | more than 64 MiB |
@@ -18,14 +18,14 @@ mod pacer;
 use fathom::bench::budget::Budget;
 use fathom::bench::client::Target;
 use fathom::bench::drive::{Driven, drive};
-use fathom::bench::judge::{Validity, judge};
+use fathom::bench::judge::{self, Client, Validity, judge};
 use fathom::bench::plan::{Ceilings, Input, Load, Plan};
 use fathom::bench::sample::Sample;
 use fathom::vantage::Net;
 use pacer::{Held, Pace, Pacer, Truth, pin};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -98,6 +98,7 @@ fn examine(case: Case, driven: &Driven, book: &[Truth]) -> (bool, Validity) {
     let complete = driven.samples.iter().filter(|s| s.complete()).count();
     let right = [&ttft, &tpot, &e2e].iter().all(|held| held.within(TOLERANCE)) && complete == book.len();
     let (c, validity) = (&driven.client, judge(&driven.client));
+    EXAMINED.lock().unwrap_or_else(PoisonError::into_inner).push((right, c.clone()));
     let share = |part: Option<f64>| part.unwrap_or(f64::NAN) / c.window_ms * 100.0;
     println!(
         "{:>4} {:>6} | {:>8.2} {:>+7.3} | {:>7.3} {:>+7.3} | {:>8.1} {:>+7.3} | {:>5.1} {:>6.3} {:>5.1} | {:>5.2} {:>5.2} | {:>5.2} | {} {}",
@@ -121,6 +122,39 @@ fn examine(case: Case, driven: &Driven, book: &[Truth]) -> (bool, Validity) {
     (right, validity)
 }
 
+/// What was examined so far: whether it was right, and what the client noticed about itself.
+static EXAMINED: Mutex<Vec<(bool, Client)>> = Mutex::new(Vec::new());
+
+/// What each sign of a starved client was in runs that were right, and in runs that were wrong: a threshold belongs between the
+/// two, nearer to the first, for a valid run that is wrong is the defect.
+fn thresholds() {
+    type Sign = (&'static str, f64, fn(&Client) -> Option<f64>);
+    let signs: [Sign; 5] = [
+        ("MOST_WAITING, share of the window", judge::MOST_WAITING, |c| Some(c.waiting_ms? / c.window_ms)),
+        ("MOST_WAIT_PER_TURN_MS", judge::MOST_WAIT_PER_TURN_MS, |c| Some(c.waiting_ms? / c.turns.filter(|t| *t > 0)? as f64)),
+        ("MOST_BUSY, share of one processor", judge::MOST_BUSY, |c| Some(c.running_ms? / c.window_ms)),
+        ("MOST_LAG_MS.0, median", judge::MOST_LAG_MS.0, |c| c.lag_p50_ms),
+        ("MOST_LAG_MS.1, 99th percentile", judge::MOST_LAG_MS.1, |c| c.lag_p99_ms),
+    ];
+    let examined = EXAMINED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = |right: bool| examined.iter().filter(|(was, _)| *was == right).count();
+    println!(
+        "\n{:<36} {:>10} {:>16} {:>16}   of {} right, {} WRONG runs",
+        "sign",
+        "threshold",
+        "most if right",
+        "least if WRONG",
+        count(true),
+        count(false)
+    );
+    for (name, threshold, of) in signs {
+        let values = |right: bool| examined.iter().filter(move |(was, _)| *was == right).filter_map(move |(_, client)| of(client));
+        let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
+        let (most, least) = (values(true).max_by(f64::total_cmp), values(false).min_by(f64::total_cmp));
+        println!("{name:<36} {threshold:>10} {:>16} {:>16}", cell(most), cell(least));
+    }
+}
+
 fn header() {
     println!("times in ms; `error` is the client's worst of mean, p50 and p90 against the server's book");
     println!("  streams slots | TTFT    error | TPOT    error | E2E     error | wait% /turn  busy% | lag50  99 | ev/rd |");
@@ -136,7 +170,22 @@ fn accuracy() -> bool {
         good &= right || !validity.valid;
         valid &= validity.valid;
     }
-    println!("{}", if valid { "every run is valid" } else { "the client was disturbed: run again on a machine with nothing else to do" });
+    println!("ever faster tokens, 64 streams: until the client cannot keep up");
+    for interval_us in [5_000, 2_500, 1_250, 625, 312, 0] {
+        let case = Case { streams: 64, interval: Duration::from_micros(interval_us), tokens: 400, rounds: 2, ..USUAL };
+        let (driven, book) = measure(case, SERVER, CLIENT);
+        let (right, validity) = examine(case, &driven, &book);
+        good &= right || !validity.valid;
+    }
+    thresholds();
+    println!(
+        "{}",
+        if valid {
+            "every run at the usual pace is valid"
+        } else {
+            "the client was disturbed: run again on a machine with nothing else to do"
+        }
+    );
     good
 }
 
@@ -182,6 +231,7 @@ fn shared() -> bool {
             good &= !(validity.valid && percent == 100 && streams == 64);
         }
     }
+    thresholds();
     good
 }
 

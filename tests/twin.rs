@@ -31,6 +31,7 @@ enum Case {
     Pair(&'static Fault, &'static Fault, &'static str),
     Viewer(&'static str),
     Drift(&'static Fault, &'static str, &'static str),
+    OnModelHost(Option<&'static Fault>),
 }
 
 impl Case {
@@ -43,6 +44,7 @@ impl Case {
             Self::Pair(a, b, _) => format!("{} and {}", a.id, b.id),
             Self::Viewer(from) => format!("viewer from {from}"),
             Self::Drift(fault, from, _) => format!("{} drift from {from}", fault.id),
+            Self::OnModelHost(fault) => format!("{} on the model server's host", fault.map_or("healthy", |f| f.id)),
         }
     }
 }
@@ -93,8 +95,9 @@ fn cases() -> Vec<Case> {
     let pairs = PAIRS.iter().map(|(a, b, from)| Case::Pair(find(a), find(b), from));
     let undecided = UNDECIDED.iter().map(|(id, from)| Case::Undecided(find(id), from));
     let drift = DRIFT.iter().map(|(id, from, code)| Case::Drift(find(id), from, code));
+    let on_model_host = [None, Some(find("vllm-oom-start")), Some(find("vllm-loading"))].into_iter().map(Case::OnModelHost);
     let viewers = ["calypso", "tethys"].into_iter().map(Case::Viewer);
-    healthy.chain(faults).chain(mended).chain(undecided).chain(pairs).chain(viewers).chain(drift).collect()
+    healthy.chain(faults).chain(mended).chain(undecided).chain(pairs).chain(viewers).chain(drift).chain(on_model_host).collect()
 }
 
 fn main() -> ExitCode {
@@ -170,6 +173,15 @@ async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
             apply(fault).await?;
             drifts(&look(&twin, catalog, from).await?, code)
         }
+        Case::OnModelHost(fault) => {
+            if let Some(fault) = fault {
+                apply(fault).await?;
+            }
+            let here = twin.model_host().ok_or("the twin has no model server")?;
+            let only = Filter { checks: vec!["vllm".to_owned()], ..Filter::default() };
+            let report = look_at(vec![here], catalog, "workstation", &only).await?;
+            fault.map_or_else(|| clean(&report), |fault| names(&report, &[fault.expects]))
+        }
         Case::Viewer(from) => {
             let mut vantages = twin.vantages();
             let kubeconfig = twin.servers.viewer_kubeconfig();
@@ -184,8 +196,12 @@ async fn look(twin: &Twin, catalog: &Catalog, from: &str) -> Result<Report, Stri
 }
 
 async fn look_from(vantages: Vec<Vantage>, catalog: &Catalog, from: &str) -> Result<Report, String> {
+    look_at(vantages, catalog, from, &Filter::default()).await
+}
+
+async fn look_at(vantages: Vec<Vantage>, catalog: &Catalog, from: &str, what: &Filter) -> Result<Report, String> {
     let vantages = of_the_twin(Some(from), vantages)?;
-    let plan = Plan::make(catalog, &vantages, &Filter::default())?;
+    let plan = Plan::make(catalog, &vantages, what)?;
     let mut running = start(plan, catalog, Limits { timeout: Duration::from_secs(90), ..Limits::default() });
     let mut run = Run::new();
     while let Some(event) = running.events.recv().await {

@@ -59,6 +59,11 @@ impl Target {
         clean(&format!("{scheme}://{}{}", self.host, self.prefix), 200)
     }
 
+    /// A server's words, without the key: some say it back to who sends a wrong one.
+    fn without_key(&self, words: String) -> String {
+        self.key.as_ref().filter(|key| !key.is_empty()).map_or_else(|| words.clone(), |key| words.replace(key.as_str(), "***"))
+    }
+
     /// Head and body of a request.
     pub(super) fn request(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
         let mut head = format!(
@@ -141,6 +146,10 @@ pub async fn run(target: &Target, job: Job, began: Instant, patience: Duration) 
         Ok(()) if stream.complete() => Outcome::Complete,
         Ok(()) => Outcome::Failed(incomplete(&stream)),
         Err(word) => Outcome::Failed(word),
+    };
+    let outcome = match outcome {
+        Outcome::Failed(word) => Outcome::Failed(target.without_key(word)),
+        other => other,
     };
     sum_up(&job, request.len(), outcome, &times, &stream, began)
 }

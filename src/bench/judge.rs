@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most of the window that the client may have waited for a processor.
-const MOST_WAITING: f64 = 0.05;
+pub const MOST_WAITING: f64 = 0.05;
 /// Most that one turn of the client may have waited for a processor, on average, ms.
-const MOST_WAIT_PER_TURN_MS: f64 = 0.5;
+pub const MOST_WAIT_PER_TURN_MS: f64 = 0.5;
 /// Most of one processor that the client may use: above this, events queue inside it.
-const MOST_BUSY: f64 = 0.8;
+pub const MOST_BUSY: f64 = 0.8;
 /// Most that the client's loop may be behind, in the median and in the 99th percentile, ms.
-const MOST_LAG_MS: (f64, f64) = (1.0, 5.0);
+pub const MOST_LAG_MS: (f64, f64) = (1.0, 5.0);
 /// Token events per read above which the times between events say nothing.
 pub const MOST_EVENTS_PER_READ: f64 = 1.05;
 /// Token events per read above which no time can be trusted.

@@ -179,9 +179,25 @@ enum Format {
     Ndjson,
 }
 
+const BENCH_HELP: &str = "Examples:
+  fathom bench vllm                                       the documented model server, 8 requests at a time
+  fathom bench vllm --input image --requests 16           pages in place of texts
+  fathom bench vllm --ladder --concurrency 64             climb to 64 at a time: where is the knee?
+  fathom bench vllm --rate 4 --slo ttft=500ms,tpot=30ms   open loop: which share of requests is good?
+  fathom bench vllm --save before.json                    keep a run ..
+  fathom bench vllm --baseline before.json                .. and hold another one against it
+  VLLM_API_KEY=.. fathom bench vllm --url https://HOST --model NAME
+
+Exit codes: 0 good · 1 requests failed, or an SLO or the baseline was missed, or the model is not served · \
+2 usage, or a ceiling would be passed · 3 invalid or inconclusive: no figure to rely on · 130 interrupted";
+
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    /// A vLLM server. Exit codes: 0 good, 1 requests failed or SLO or baseline missed, 3 invalid or inconclusive.
+    /// A vLLM server: time to first token, time per token, throughput, and whether these figures can be believed.
+    ///
+    /// It says what it will send before it sends anything, refuses a server on which requests wait, and stops when requests of
+    /// others begin to. Ctrl+C prints the numbers so far. `--max-seconds` is its deadline; `--timeout` is that of checks.
+    #[command(after_help = BENCH_HELP)]
     Vllm(Box<BenchArgs>),
     /// Print the JSON Schema of the bench report.
     Schema,
@@ -199,67 +215,67 @@ pub struct BenchArgs {
     #[arg(long)]
     model: Option<String>,
     /// Closed loop: requests at a time. With --ladder the most.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Load")]
     concurrency: u32,
     /// Requests to measure.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Load")]
     requests: u32,
     /// Requests before that, to warm up.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Load")]
     warmup: u32,
     /// Open loop: requests per second, by a schedule made beforehand.
-    #[arg(long, value_name = "R", conflicts_with = "concurrency")]
+    #[arg(long, value_name = "R", conflicts_with = "concurrency", help_heading = "Load")]
     rate: Option<f64>,
     /// How the arrivals of an open loop are spread.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Load")]
     arrivals: crate::bench::plan::Arrivals,
     /// Closed loops of 1, 2, 4, .. requests at a time, until more bring nothing.
-    #[arg(long)]
+    #[arg(long, help_heading = "Load")]
     ladder: bool,
     /// What is asked for.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = "Load")]
     input: crate::bench::plan::Input,
     /// Words of a text prompt.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load")]
     prompt_words: u32,
     /// Tokens of each answer (a page: at most).
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072), help_heading = "Load")]
     output_tokens: u32,
     /// Seed of schedule and prompts.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, help_heading = "Load")]
     seed: u64,
     /// What makes a request good, such as ttft=500ms,tpot=30ms,e2e=10s.
-    #[arg(long, value_name = "LIMITS")]
+    #[arg(long, value_name = "LIMITS", help_heading = "Judgement")]
     slo: Option<String>,
     /// Share of requests that must be good.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share, help_heading = "Judgement")]
     goodput: f64,
     /// Compare with a run that --save wrote.
-    #[arg(long, value_name = "FILE", conflicts_with = "ladder")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ladder", help_heading = "Judgement")]
     baseline: Option<PathBuf>,
     /// How much slower than the baseline a median may be, as a share.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share, help_heading = "Judgement")]
     margin: f64,
     /// Keep the result as a baseline for later.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Judgement")]
     save: Option<PathBuf>,
     /// Write every request as a line of CSV.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     csv: Option<PathBuf>,
     /// Print one JSON document, `fathom.bench/1`.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
     /// Seconds that one request may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, help_heading = "Ceilings")]
     request_timeout: f64,
     /// Ceiling on requests.
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000, help_heading = "Ceilings")]
     max_requests: u32,
     /// Ceiling on tokens, in and out, of all requests.
-    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 5_000_000, help_heading = "Ceilings")]
     max_tokens: u64,
     /// Ceiling on time, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds, help_heading = "Ceilings")]
     max_seconds: f64,
 }
 

@@ -3,7 +3,7 @@
 
 use super::completion::{Completion, error_message};
 use super::http1::{self, Answer};
-use super::net::connect;
+use super::net::{Upload, connect, tcp_times, upload};
 use super::sse::Sse;
 use crate::check::clean;
 use crate::vantage::Net;
@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddrV4;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ pub(super) struct Ask {
     pub(super) max_tokens: u32,
     /// Longest wait for the first token, from the first byte of the request.
     pub(super) first_token: Duration,
+    /// Spaces behind the JSON, which mean nothing: they make the request as large as one with a scanned page.
+    pub(super) padding: usize,
 }
 
 /// What came of it.
@@ -42,6 +45,10 @@ pub(super) struct Canary {
     pub(super) first_token: Option<bool>,
     /// From the request's first byte to the first token.
     pub(super) ttft: Option<Duration>,
+    /// How long the path took to carry the request, by the kernel.
+    pub(super) upload: Option<Upload>,
+    /// Round trip of the connection, by the kernel.
+    pub(super) round_trip: Option<Duration>,
     /// The stream.
     pub(super) stream: Completion,
     /// What went wrong; empty if nothing.
@@ -73,15 +80,22 @@ pub(super) async fn run_with(net: &Net, ask: &Ask, body: Value, deadline: Instan
 }
 
 async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &mut Canary) -> Result<(), String> {
-    let request = completion_request(ask.server, &body).map_err(|_| "not a valid request".to_owned())?;
+    let request = completion_request(ask.server, &body, ask.padding).map_err(|_| "not a valid request".to_owned())?;
     let (stream, _) = connect(net, ask.server, deadline).await.map_err(|failed| format!("connect: {}", failed.word))?;
     let first = deadline.min(Instant::now() + ask.first_token);
     canary.cut_short = first == deadline;
-    let mut answer = http1::send(stream, request, first).await.map_err(|failed| failed.word)?;
+    let socket = stream.as_fd().try_clone_to_owned().ok();
+    let answer = http1::send(stream, request, first).await;
+    canary.sent_over(socket);
+    let mut answer = answer.map_err(|failed| failed.word)?;
     canary.status = answer.head.status.as_u16();
     canary.headers = Some(answer.wait());
     if answer.head.status != StatusCode::OK {
         return Err(refusal(&mut answer, first).await);
+    }
+    let kind = answer.head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if !kind.to_ascii_lowercase().starts_with("text/event-stream") {
+        return Err(format!("not an event stream but `{}`", clean(kind, 60)));
     }
     let sent = answer.wire.first_write().unwrap_or(answer.headers_at);
     let mut events = Sse::default();
@@ -111,8 +125,8 @@ async fn refusal(answer: &mut Answer, until: Instant) -> String {
 }
 
 /// A request for a completion.
-pub(super) fn completion_request(server: SocketAddrV4, body: &Value) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let body = Bytes::from(body.to_string());
+pub(super) fn completion_request(server: SocketAddrV4, body: &Value, padding: usize) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let body = Bytes::from(body.to_string() + &" ".repeat(padding));
     http1::request(Method::POST, "/v1/chat/completions", &server.to_string())
         .header("content-type", "application/json")
         .header("content-length", body.len())
@@ -134,6 +148,14 @@ impl Ask {
 }
 
 impl Canary {
+    /// Takes what the kernel knows of the request's way. The descriptor is a second one of the connection: it must not outlive it.
+    fn sent_over(&mut self, socket: Option<OwnedFd>) {
+        if let Some(socket) = socket {
+            self.upload = upload(socket.as_fd());
+            self.round_trip = tcp_times(socket.as_fd()).map(|times| times.round_trip);
+        }
+    }
+
     fn timed_out(&self, ask: &Ask) -> String {
         match (self.first_token, self.status) {
             (Some(true), _) => "the stream stopped before [DONE]".to_owned(),
@@ -155,7 +177,7 @@ mod tests {
     const TOKEN: &[u8] = b"data: {\"choices\":[{\"delta\":{\"content\":\"one\"}}]}\n\n";
 
     async fn ask(server: SocketAddrV4, first_token: u64, deadline: u64) -> Canary {
-        let ask = Ask { server, model: "tiny".into(), max_tokens: 8, first_token: Duration::from_millis(first_token) };
+        let ask = Ask { server, model: "tiny".into(), max_tokens: 8, first_token: Duration::from_millis(first_token), padding: 0 };
         run(&Net::Here, &ask, Instant::now() + Duration::from_millis(deadline)).await
     }
 
@@ -209,6 +231,34 @@ mod tests {
         }
         let endless = http(|_| [HEAD, &vec![b'x'; 3 << 20]].concat()).await;
         assert_eq!(ask(endless, 4000, 5000).await.error, "a line or event longer than 1 MiB");
+    }
+
+    /// What the bench's client is held to in `bench/tests/hostile.rs`.
+    #[tokio::test]
+    async fn the_framing_does_not_matter_and_what_is_missing_is_no_number() {
+        let token = |n: u32, text: &str, end: &str| {
+            format!(
+                "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":{end}}}],\
+                 \"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":{n}}}}}\n\n"
+            )
+        };
+        let all = format!("{}{}data: [DONE]\n\n", token(1, "\u{e9}\u{1f6a2}", "null"), token(2, " b\\\"c", "\"stop\""));
+        let comments = all.replace("\n\n", "\n: keep-alive\nid: 7\nevent: message\nretry: 5\n\n: \u{1f6a2}\n\n");
+        let long = all.replace("\\\"c", &"x".repeat(1_000_000));
+        for body in [all.clone(), all.replace('\n', "\r\n"), comments, format!("\u{feff}{all}"), long] {
+            let canary = ask(http(move |_| [HEAD, body.as_bytes()].concat()).await, 3000, 5000).await;
+            assert_eq!((canary.error.as_str(), canary.stream.usage(), canary.stream.complete()), ("", Some(2), true));
+            assert!(canary.stream.text.starts_with("\u{e9}\u{1f6a2}") && canary.stream.text.len() <= 64 << 10);
+        }
+        let unused = all.replace("\"usage\"", "\"other\"");
+        let canary = ask(http(move |_| [HEAD, unused.as_bytes()].concat()).await, 3000, 5000).await;
+        assert_eq!((canary.error.as_str(), canary.stream.usage(), canary.stream.complete()), ("", None, false));
+        assert!(canary.first_token == Some(true) && canary.stream.tokens_per_s().is_err() && canary.stream.itl_median().is_err());
+        for kind in ["text/html", "application/json"] {
+            let page = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n{all}");
+            let canary = ask(http(move |_| page.clone().into_bytes()).await, 3000, 5000).await;
+            assert_eq!((canary.error, canary.first_token), (format!("not an event stream but `{kind}`"), Some(false)));
+        }
     }
 
     /// Sends the head, the role, and then a piece over and over without a pause.

@@ -88,15 +88,38 @@ pub struct TcpTimes {
     pub quiet: Duration,
 }
 
+/// What has been sent on a TCP connection, and how long the path took to carry it.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload {
+    /// Bytes that the other end has acknowledged.
+    pub bytes: u64,
+    /// Time with bytes under way (`tcpi_busy_time`), to a clock tick.
+    pub took: Duration,
+}
+
+/// How a connection's sending went; `None` before the first byte is acknowledged, and where the kernel does not tell (before 4.10).
+pub fn upload(socket: BorrowedFd<'_>) -> Option<Upload> {
+    let (info, size) = tcp_info(socket)?;
+    let told = std::mem::offset_of!(libc::tcp_info, tcpi_busy_time) + size_of::<u64>();
+    (size >= told && info.tcpi_bytes_acked > 0)
+        .then(|| Upload { bytes: info.tcpi_bytes_acked, took: Duration::from_micros(info.tcpi_busy_time) })
+}
+
 /// The kernel's times of a connection (tcp(7), `TCP_INFO`).
 pub fn tcp_times(socket: BorrowedFd<'_>) -> Option<TcpTimes> {
+    let (info, _) = tcp_info(socket)?;
+    let round_trip = Duration::from_micros(info.tcpi_rtt.into());
+    Some(TcpTimes { round_trip, quiet: Duration::from_millis(info.tcpi_last_data_recv.into()) })
+}
+
+/// `TCP_INFO`, and how much of it this kernel has filled in.
+fn tcp_info(socket: BorrowedFd<'_>) -> Option<(libc::tcp_info, usize)> {
     // SAFETY: tcp_info is plain data, for which zero is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
     // SAFETY: the buffer has the size given and outlives the call.
     let outcome = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut size) };
-    let round_trip = Duration::from_micros(info.tcpi_rtt.into());
-    (outcome == 0).then(|| TcpTimes { round_trip, quiet: Duration::from_millis(info.tcpi_last_data_recv.into()) })
+    (outcome == 0).then_some((info, usize::try_from(size).unwrap_or_default()))
 }
 
 /// Milliseconds with three digits after the point, as facts carry them.

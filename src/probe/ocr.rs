@@ -5,7 +5,7 @@ use super::basic_auth::base64;
 use super::canary::{self, Ask, Canary, completion_request};
 use super::completion::error_message;
 use super::http1;
-use super::net::{connect, ms};
+use super::net::{Upload, connect, ms};
 use super::ocr_page::{self, SIDE};
 use super::vllm::{Fetched, fetch};
 use super::vllm_metrics::{Scrape, whole};
@@ -35,7 +35,10 @@ pub(super) static KIND: Kind = Kind {
     facts: &[
         fact("status", "number", "HTTP status of the streamed completion; 0 if no answer"),
         fact("error", "text", "what went wrong; empty if nothing"),
-        fact("headers_ms", "ms", "request sent until headers: parsing and preparing the image"),
+        fact("upload_ms", "ms", "time with bytes of the request under way, by the kernel (TCP_INFO), to a clock tick"),
+        fact("upload_kb_per_s", "1000 bytes/s", "acknowledged bytes of the request over that time"),
+        fact("rtt_ms", "ms", "round trip of that connection as the kernel measured it"),
+        fact("headers_ms", "ms", "request handed to the kernel until headers: the rest of its way, parsing and preparing the image"),
         fact("ttft_ms", "ms", "time to first token, from the first request byte"),
         fact("tokens", "tokens", "completion tokens by the server's usage"),
         fact("finish_reason", "text", "why it ended; empty if it did not say"),
@@ -68,6 +71,9 @@ const DURING: Duration = Duration::from_secs(1);
 const SMALL_REQUEST: Duration = Duration::from_secs(9);
 /// What is kept of the check's time for the small requests.
 const RESERVE: Duration = Duration::from_secs(12);
+/// The sample page is small for a page. With this much behind it a path that carries less than the 100 kB/s that are asked for needs a
+/// second for it.
+const PADDING: usize = 96 << 10;
 /// Tokens that the text of the prompt has at most, the model's own ones included.
 const MOST_TEXT_TOKENS: u64 = 32;
 /// The beginning of a PDF file (ISO 32000, section 7.5.2) and its end: that it is one shows in the first bytes.
@@ -110,8 +116,13 @@ impl Ocr {
     /// Sends the page, and looks at the engine before, during and after.
     async fn read_page(&self, net: &Net, deadline: Instant) -> (Canary, Metrics) {
         let scrape = || fetch(net, self.server(), "/metrics", deadline);
-        let ask =
-            Ask { server: self.server(), model: self.model.clone(), max_tokens: self.max_tokens, first_token: Duration::from_secs(20) };
+        let ask = Ask {
+            server: self.server(),
+            model: self.model.clone(),
+            max_tokens: self.max_tokens,
+            first_token: Duration::from_secs(20),
+            padding: PADDING,
+        };
         let (before, began) = (scrape().await, Instant::now());
         let during = async {
             tokio::time::sleep_until(deadline.min(began + DURING)).await;
@@ -215,7 +226,7 @@ impl Ocr {
     }
 
     async fn try_post(&self, net: &Net, body: &Value, until: Instant) -> Result<Small, String> {
-        let request = completion_request(self.server(), body).map_err(|_| "not a valid request".to_owned())?;
+        let request = completion_request(self.server(), body, 0).map_err(|_| "not a valid request".to_owned())?;
         let (stream, _) = connect(net, self.server(), until).await.map_err(|failed| failed.word)?;
         let mut answer = http1::send(stream, request, until).await.map_err(|failed| failed.word)?;
         let status = answer.head.status.as_u16();
@@ -261,7 +272,22 @@ impl Metrics {
     }
 }
 
+fn record_upload(page: &Canary, seen: &mut Observation) {
+    const UNTOLD: &str = "the kernel does not tell";
+    // What took less than a clock tick took no time at all; the slowest clock ticks a hundred times a second.
+    const TICK: f64 = 0.01;
+    let rate = |upload: &Upload| upload.bytes as f64 / 1000.0 / upload.took.as_secs_f64().max(TICK);
+    seen.facts
+        .set_or_unknown("upload_ms", page.upload.map(|upload| ms(upload.took)), UNTOLD)
+        .set_or_unknown("upload_kb_per_s", page.upload.as_ref().map(|upload| (rate(upload) * 10.0).round() / 10.0), UNTOLD)
+        .set_or_unknown("rtt_ms", page.round_trip.map(ms), UNTOLD);
+    if let Some(upload) = page.upload {
+        seen.note("tcp", format!("{} bytes of the request acknowledged in {} ms", upload.bytes, ms(upload.took)));
+    }
+}
+
 fn record_page(page: &Canary, seen: &mut Observation) {
+    record_upload(page, seen);
     let stream = &page.stream;
     let expected = ocr_page::image_tokens(SIDE, SIDE);
     let none = if page.error.is_empty() { "the server did not say" } else { &page.error };

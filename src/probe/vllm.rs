@@ -176,7 +176,7 @@ impl Vllm {
 
     fn ask(&self, server: SocketAddrV4) -> canary::Ask {
         let first_token = Duration::from_millis(self.first_token_ms);
-        canary::Ask { server, model: self.model.clone(), max_tokens: self.max_tokens, first_token }
+        canary::Ask { server, model: self.model.clone(), max_tokens: self.max_tokens, first_token, padding: 0 }
     }
 
     async fn connect(&self, net: &Net, deadline: Instant, seen: &mut Observation) -> Option<TcpStream> {

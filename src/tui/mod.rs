@@ -20,7 +20,7 @@ mod pty;
 pub mod svg;
 pub mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod theme;
 pub mod update;
 pub mod view;

@@ -132,6 +132,15 @@ impl Twin {
         nodes.chain(others).chain(pods).collect()
     }
 
+    /// The model servers' own host, as who sits there looks from it. It stands for the workstation: no other kind of place asks them.
+    pub fn model_host(&self) -> Option<Vantage> {
+        let workstation = self.inventory.vantages.iter().find(|v| v.kind == VantageKind::Workstation)?;
+        let files = self.servers.model_host_files(&self.inventory);
+        let mut vantage = self.vantage(&workstation.name, workstation.kind, None, files);
+        vantage.net = self.net("dgx")?.clone();
+        Some(vantage)
+    }
+
     fn node(&self, node: &Node) -> Vantage {
         let mut files = self.servers.node_files(&self.inventory, node);
         files.tailscale_socket = Some(UnixAddress::Abstract(TAILSCALE_SOCKET.to_owned()));

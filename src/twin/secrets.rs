@@ -4,10 +4,13 @@ use super::Twin;
 use super::fault::parse;
 use crate::def::{Catalog, Sources};
 use crate::report::build::{FailOn, build};
-use crate::report::{human, json};
-use crate::run::{Filter, Plan, Run, start};
+use crate::report::{Report, human, json};
+use crate::run::{Filter, Plan, Run, RunEvent, start};
+use crate::tui;
+use crate::tui::update::{Msg, update};
 use crate::vantage::select::of_the_twin;
-use crate::vantage::{Source, netns};
+use crate::vantage::{HostFiles, Source, netns};
+use crossterm::event::{KeyCode, KeyEvent};
 
 /// Stands in every place where a secret can be.
 const MARKER: &str = "MaRkErSeCrEt012345";
@@ -36,27 +39,63 @@ async fn ns_no_secret_is_shown() {
     std::fs::remove_file(&path).unwrap();
     let faults = parse("external-5xx,egress-ip-differs,vllm-image-fetch,pg-source-refused-by-gateway").unwrap();
     let twin = Twin::start(catalog.inventory.clone(), &faults).await.unwrap();
-    let keys: Vec<String> = twin.vantages().iter().filter_map(|v| key_of(v.files.kubeconfig.as_ref())).collect();
+    let secret = |of: fn(&HostFiles) -> Option<String>| twin.vantages().iter().filter_map(|v| of(&v.files)).collect::<Vec<_>>();
+    let (keys, passwords) = (secret(|files| key_of(files.kubeconfig.as_ref())), secret(|files| password_of(files.pgpass.as_ref())));
     assert!(!keys.is_empty(), "the twin's kubeconfigs hold a key");
+    assert!(!passwords.is_empty(), "the twin's hosts have a login for the database");
 
     let vantages = of_the_twin(Some("all"), twin.vantages()).unwrap();
     let plan = Plan::make(&catalog, &vantages, &Filter::default()).unwrap();
     let mut running = start(plan, &catalog, crate::run::Limits::default());
-    let (mut run, mut shown) = (Run::new(), String::new());
+    let (mut run, mut shown, mut events) = (Run::new(), String::new(), Vec::new());
     while let Some(event) = running.events.recv().await {
         shown += &serde_json::to_string(&event).unwrap();
         run.apply(&event);
+        events.push(event);
     }
     let report = build(&run, &catalog, FailOn::default());
+    let login = report.checks.iter().find(|c| c.check == "database-login" && c.facts.to_string().contains("pgpass"));
+    assert!(login.is_some(), "somebody has logged in, with the password file");
     assert!(report.diagnoses.iter().any(|d| d.code == "external-5xx"), "the endpoints were asked: {:?}", report.diagnoses);
     shown += &json::render(&report);
     shown += &human::render(&report, &human::Style { color: false, ascii: true, width: 400 });
+    let copied = what_is_copied(&events, &report);
+    assert!(copied.contains("https://***@upload.goldfish.io/"), "every check was copied");
+    shown += &copied;
     shown += &catalog.notes.iter().map(ToString::to_string).collect::<String>();
     assert!(shown.contains("https://***@upload.goldfish.io/?access_token=***&x=***"), "the URL itself is shown");
-    for secret in keys.iter().map(String::as_str).chain([MARKER]) {
+    for secret in keys.iter().chain(&passwords).map(String::as_str).chain([MARKER]) {
         let found = shown.find(secret).map(|at| shown[at.saturating_sub(80)..].chars().take(200).collect::<String>());
         assert_eq!(found, None, "a secret is shown");
     }
+}
+
+/// What may be copied in the terminal, of the whole run and of each check.
+fn what_is_copied(events: &[RunEvent], report: &Report) -> String {
+    let mut model = tui::tests::model(events, (200, 60), "");
+    update(&mut model, Msg::Report(Box::new(report.clone())));
+    let mut shown = tui::copy::markdown(&model).unwrap_or_default();
+    // The list, and each check on it with its evidence, the next one each time.
+    for key in
+        std::iter::once('/').chain("\n".chars()).chain(std::iter::repeat_n(['\n', 'e', '\u{1b}', 'j'], report.checks.len()).flatten())
+    {
+        let code = match key {
+            '\n' => KeyCode::Enter,
+            '\u{1b}' => KeyCode::Esc,
+            key => KeyCode::Char(key),
+        };
+        update(&mut model, Msg::Key(KeyEvent::from(code)));
+        if key == 'e' {
+            shown += &tui::copy::markdown(&model).unwrap_or_default();
+            shown += &tui::copy::line(&model).unwrap_or_default();
+        }
+    }
+    shown
+}
+
+fn password_of(pgpass: Option<&Source>) -> Option<String> {
+    let Some(Source::Text(text)) = pgpass else { return None };
+    Some(text.trim_end().rsplit(':').next()?.to_owned())
 }
 
 fn key_of(kubeconfig: Option<&Source>) -> Option<String> {

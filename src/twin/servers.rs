@@ -14,7 +14,7 @@ use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
 use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, User, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
-use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
+use super::service::{ServerHandle, api, apps, kube_proxy, postgres, stun};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::warp::WarpCli;
 use super::wire::Wire;
@@ -37,6 +37,9 @@ const EXTERNAL: Ipv4Addr = Ipv4Addr::new(140, 82, 121, 4);
 /// The role and the database of the applications.
 const APPLICATIONS: &str = "oceanid";
 
+/// The journal of a model server that has come up.
+pub(crate) const STARTED: &str = "Started deepseek-ocr-vllm.service - vLLM.\nINFO:     Application startup complete.\n";
+
 /// The running servers, with handles for what faults change.
 pub struct Servers {
     authority: Arc<Authority>,
@@ -52,6 +55,8 @@ pub struct Servers {
     /// Their password file.
     pgpass: String,
     vllm: Vec<VllmHandle>,
+    /// What the journal of the model servers' host holds of their unit.
+    model_journal: Mutex<String>,
     portals: Vec<apps::Switch>,
     tailscale: Mutex<BTreeMap<String, TailscaleHandle>>,
     kube_proxy: Mutex<BTreeMap<String, Vec<ServerHandle>>>,
@@ -101,6 +106,7 @@ fn outside_hosts(inv: &Inventory) -> impl Iterator<Item = String> {
 pub fn public_addresses(inv: &Inventory) -> Vec<Ipv4Addr> {
     let databases: Vec<Ipv4Addr> = inv.databases.iter().filter_map(|d| d.address).collect();
     let mut all = inv.dns.upstream.clone();
+    all.extend(inv.egress.stun.iter().map(|server| *server.ip()));
     all.extend(names(inv).into_values().filter(|a| !databases.contains(a)));
     all.sort_unstable();
     all.dedup();
@@ -156,6 +162,7 @@ impl Servers {
                     Ok(server)
                 })
                 .collect::<Result<_>>()?,
+            model_journal: Mutex::new(STARTED.to_owned()),
             portals,
             tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
             kube_proxy: Mutex::new(
@@ -328,10 +335,18 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
         let (address, tls) = listen(url)?;
         servers.push(apps::echo(internet, address, tls)?);
     }
+    for server in &inv.egress.stun {
+        servers.push(stun::serve(internet, *server)?);
+    }
     for endpoint in &inv.https {
         let (address, tls) = listen(&endpoint.url)?;
         let app = apps::App::new(&endpoint.name, "cloudflare");
-        portals.push(app.switch.clone());
+        if endpoint.status == 200 {
+            portals.push(app.switch.clone());
+        } else {
+            // One that is there to be known: it always answers this, with nothing.
+            app.switch.set(Some(apps::Instead { status: endpoint.status, server: "cloudflare", headers: Vec::new(), body: String::new() }));
+        }
         servers.push(app.serve(internet, address, tls)?);
     }
     Ok(servers)

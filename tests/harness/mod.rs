@@ -1,6 +1,6 @@
 //! Runs the program and compares what it says: standard output, standard error and exit code together.
 
-#![allow(unreachable_pub, reason = "shared by test binaries, each of which uses its part")]
+#![allow(unreachable_pub, dead_code, reason = "shared by test binaries, each of which uses its part")]
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ pub struct Running(Child);
 impl Fathom {
     pub fn new<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fathom"));
-        command.args(args).env_remove("CI").env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+        command.args(args).env_remove("CI").env_remove("KUBECONFIG").env_remove("VLLM_API_KEY").env("HOME", "/nonexistent");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { command }
     }
@@ -39,6 +39,12 @@ impl Fathom {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         self.command.stdout(writer);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
         self
     }
 

@@ -211,6 +211,23 @@ async fn answers_that_are_no_stream() {
     assert!(word(&done).starts_with("HTTP 500: ") && !word(&done).contains('\u{1b}'), "{}", word(&done));
 }
 
+/// Some servers say a wrong key back.
+#[tokio::test]
+async fn a_key_that_is_said_back_is_not_shown() {
+    const KEY: &str = "MaRkErKeY0123";
+    for answer in [
+        format!("HTTP/1.1 401 Unauthorized\r\n\r\n{{\"error\":{{\"message\":\"no such key: {KEY}\"}}}}"),
+        format!("{HEAD}data: {{\"error\":{{\"message\":\"Bearer {KEY} has expired\"}}}}\n\n{DONE}"),
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/{KEY}\r\n\r\n"),
+    ] {
+        let (address, _) = server(vec![send(&answer)]).await;
+        let target = Target { key: Some(KEY.to_owned()), ..Target::plain(Net::Here, address) };
+        let job = Job { index: 0, due: None, body: b"{}".to_vec(), page: false };
+        let done = client::run(&target, job, Instant::now(), Duration::from_millis(LONG)).await;
+        assert!(word(&done).contains("***") && !format!("{target:?} {done:?}").contains(KEY), "{done:?}");
+    }
+}
+
 #[tokio::test]
 async fn silence_ends_with_the_patience_and_says_where() {
     let first = token(1, "a", "null");
@@ -218,6 +235,11 @@ async fn silence_ends_with_the_patience_and_says_where() {
         (vec![Step::Hold], "no headers within 0.3 s"),
         (vec![send("HTTP/1.1 200 OK\r\n"), Step::Hold], "no headers within 0.3 s"),
         (vec![send(HEAD), Step::Hold], "headers and no token within 0.3 s"),
+        // A role is no token, however long the prefill behind it.
+        (
+            vec![send(HEAD), send("data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n"), Step::Hold],
+            "headers and no token within 0.3 s",
+        ),
         (vec![send(HEAD), Step::Flood(b": ping\n\n".to_vec())], "headers and no token within 0.3 s"),
         (vec![send(HEAD), send(&first), Step::Hold], "the stream did not end within 0.3 s"),
     ] {

@@ -105,7 +105,7 @@ async fn a_server_that_is_no_vllm() {
     let facts = look(&probe(at, at.port(), "tiny")).await;
     assert_eq!(facts.unknowns()["model_served"], "/v1/models: not the answer of a vLLM server");
     assert_eq!(facts.unknowns()["metrics.running"], "no metric of vLLM in the answer");
-    assert_eq!(facts.get("canary.error"), Some(&json!("the stream ended without [DONE]")));
+    assert_eq!(facts.get("canary.error"), Some(&json!("not an event stream but ``")));
 }
 
 /// Sends the head and a first piece at once, and the rest a while later, as a narrow link would.

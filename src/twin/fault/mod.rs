@@ -45,6 +45,7 @@ mod networkpolicy;
 mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_idle_connection_dropped;
+mod pg_in_its_place;
 mod pg_login;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
@@ -67,6 +68,7 @@ mod ts_stateful_filtering;
 mod udp8472_blocked;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
+mod vllm_oom_start;
 mod vllm_page;
 mod vllm_slow_path;
 mod vllm_traffic;
@@ -177,16 +179,22 @@ pub static FAULTS: &[&Fault] = &[
     &pg_source_refused_by_gateway::FAULT,
     &vllm_engine_dead_health_ok::FAULT,
     &pg_tls_required::FAULT,
+    &pg_in_its_place::REFUSED,
+    &pg_in_its_place::NOT_POSTGRES,
+    &pg_in_its_place::TLS_FAILED,
     &pg_too_many_clients::FAULT,
     &pg_login::PASSWORD,
     &pg_login::ROLE,
     &pg_login::DATABASE,
     &pg_idle_connection_dropped::FAULT,
     &vllm_loading::FAULT,
+    &vllm_oom_start::FAULT,
     &vllm_wrong_model_name::FAULT,
     &vllm_traffic::QUEUEING,
     &vllm_traffic::LONG_PREFILL,
+    &vllm_traffic::PREEMPTING_REQUESTS,
     &vllm_slow_path::FAULT,
+    &vllm_slow_path::UPLOAD,
     &vllm_trouble::QUEUE_FULL,
     &vllm_trouble::ENGINE_CRASHED,
     &vllm_trouble::METRICS_ENDPOINT_WRONG,
@@ -198,6 +206,7 @@ pub static FAULTS: &[&Fault] = &[
     &portal::EXTERNAL_5XX,
     &portal::CF_524,
     &tls_in_the_middle::CAPTIVE_PORTAL,
+    &tls_in_the_middle::PLAIN_PORTAL,
     &tls_in_the_middle::TLS_INSPECTION,
     &storage::ACCESS_DENIED,
     &storage::UNAVAILABLE,

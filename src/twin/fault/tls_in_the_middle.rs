@@ -1,4 +1,4 @@
-//! Something between the workstation and the internet answers TLS in the place of the real servers.
+//! Something between the workstation and the internet answers in the place of the real servers.
 
 use super::Fault;
 use crate::twin::Twin;
@@ -20,17 +20,17 @@ pub(super) static CAPTIVE_PORTAL: Fault = Fault {
     title: "a captive portal answers the workstation in the place of every web server",
     expects: "captive-portal-or-mitm",
     decided_from: &["workstation,calypso", "all"],
-    apply: |twin| {
-        Box::pin(async move {
-            let login = Instead {
-                status: 302,
-                server: "nginx",
-                headers: vec![("location", "http://login.hotspot.example/".to_owned())],
-                body: String::new(),
-            };
-            divert(twin, "Hotspot Login CA", Some(login))
-        })
-    },
+    apply: |twin| Box::pin(async move { divert(twin, "Hotspot Login CA", Some(login())) }),
+    undo: mend,
+};
+
+pub(super) static PLAIN_PORTAL: Fault = Fault {
+    id: "captive-portal-plain",
+    layer: 4,
+    title: "a captive portal answers the workstation's plain HTTP with its login page, and drops its HTTPS",
+    expects: "captive-portal-or-mitm",
+    decided_from: &["workstation", "workstation,calypso", "all"],
+    apply: |twin| Box::pin(async move { divert_plain(twin) }),
     undo: mend,
 };
 
@@ -58,6 +58,23 @@ fn divert(twin: &Twin, issuer: &str, instead: Option<Instead>) -> Result<()> {
     let port = server.address().context("the server in the middle has no address")?.port();
     let rule = Rule::new().from(Ipv4Net::from(WORKSTATION), true).protocol(6).port(443).dnat(here, port);
     Ok(Batch::replace(TABLE).fresh().chain("prerouting", "nat", Hook::Prerouting, -100).rule("prerouting", rule).commit(&internet.net)?)
+}
+
+/// Answers the workstation's plain HTTP with its login page, and lets nothing else through.
+fn divert_plain(twin: &Twin) -> Result<()> {
+    let internet = twin.host("internet")?;
+    let here: Ipv4Addr = *twin.inventory.dns.upstream.first().context("the inventory has no upstream resolver")?;
+    let app = App::new("middle", "nginx");
+    app.switch.set(Some(login()));
+    let server = app.serve(&internet.net, SocketAddrV4::new(here, 0), None)?;
+    let port = server.address().context("the server in the middle has no address")?.port();
+    let from = || Rule::new().from(Ipv4Net::from(WORKSTATION), true).protocol(6);
+    let batch = Batch::replace(TABLE).fresh().chain("prerouting", "nat", Hook::Prerouting, -100).chain("input", "filter", Hook::Input, 0);
+    Ok(batch.rule("prerouting", from().port(80).dnat(here, port)).rule("input", from().port(443).drop()).commit(&internet.net)?)
+}
+
+fn login() -> Instead {
+    Instead { status: 302, server: "nginx", headers: vec![("location", "http://login.hotspot.example/".to_owned())], body: String::new() }
 }
 
 fn mend(twin: &Twin) -> BoxFuture<'_, Result<()>> {

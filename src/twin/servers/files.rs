@@ -54,6 +54,17 @@ impl Servers {
         HostFiles { path, ..files }
     }
 
+    /// Changes what the journal of the model servers' host holds: what vantages made afterwards read.
+    pub fn set_model_journal(&self, text: &str) {
+        text.clone_into(&mut self.model_journal.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Files of the model servers' host, for somebody who sits at it as at a workstation.
+    pub fn model_host_files(&self, inv: &Inventory) -> HostFiles {
+        let journal = self.model_journal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        HostFiles { journal: Some(Source::Text(journal)), ..self.files(resolvers(inv), None) }
+    }
+
     fn files(&self, resolv_conf: String, kubeconfig: Option<String>) -> HostFiles {
         HostFiles {
             resolv_conf: Source::Text(resolv_conf),

@@ -12,6 +12,7 @@ pub mod kube_proxy;
 pub mod localapi;
 pub mod pki;
 pub mod postgres;
+pub mod stun;
 pub mod vllm;
 
 pub use handle::ServerHandle;

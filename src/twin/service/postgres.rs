@@ -36,9 +36,20 @@ struct Rules {
     full: bool,
     /// It was started without TLS, or a pooler in front has none: SSLRequest is answered with `N`.
     without_tls: bool,
+    /// What answers in its place.
+    instead: Option<Instead>,
     /// Roles that may log in, with password and salt.
     roles: BTreeMap<String, (String, [u8; 16])>,
     databases: BTreeSet<String>,
+}
+
+/// What may answer at the port in the place of a PostgreSQL server that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// A web server.
+    Http,
+    /// A server that agrees to TLS, and hangs up when it is to begin: a certificate file that cannot be read, say.
+    NoHandshake,
 }
 
 /// A running server.
@@ -61,6 +72,11 @@ impl PgHandle {
     /// Makes it decline TLS, or not. What `pg_hba.conf` admits (`hostssl`) stays.
     pub fn set_without_tls(&self, without: bool) {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).without_tls = without;
+    }
+
+    /// Lets something else answer in its place, or itself again.
+    pub fn set_instead(&self, instead: Option<Instead>) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).instead = instead;
     }
 
     /// Gives a role this password, or drops the role.
@@ -97,7 +113,7 @@ pub fn password() -> String {
 /// Serves PostgreSQL. Only TLS connections from `allowed` get as far as being asked for a password; there is no role yet.
 pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: Vec<Ipv4Net>) -> io::Result<PgHandle> {
     let databases = BTreeSet::from(["postgres".to_owned()]);
-    let rules = Rules { allowed, full: false, without_tls: false, roles: BTreeMap::new(), databases };
+    let rules = Rules { allowed, full: false, without_tls: false, instead: None, roles: BTreeMap::new(), databases };
     let rules = Arc::new(Mutex::new(rules));
     let listener = listen(net, address)?;
     let mut server = ServerHandle::new(address_of(&listener));
@@ -115,10 +131,22 @@ pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: 
 }
 
 async fn connection(mut stream: TcpStream, peer: Ipv4Addr, tls: TlsAcceptor, rules: &Mutex<Rules>) -> io::Result<()> {
+    const NO_REQUEST: &[u8] =
+        b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request";
     loop {
         let (code, body) = startup(&mut stream).await?;
-        let declines = rules.lock().unwrap_or_else(PoisonError::into_inner).without_tls;
+        let Rules { without_tls: declines, instead, .. } = rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match code {
+            _ if instead == Some(Instead::Http) => {
+                stream.write_all(NO_REQUEST).await?;
+                return stream.shutdown().await;
+            }
+            SSL_REQUEST if instead == Some(Instead::NoHandshake) => {
+                stream.write_all(b"S").await?;
+                // The ClientHello is read: closing with it unread would reset the connection.
+                let _ = stream.read(&mut [0; 4096]).await?;
+                return stream.shutdown().await;
+            }
             SSL_REQUEST if declines => stream.write_all(b"N").await?,
             SSL_REQUEST => {
                 stream.write_all(b"S").await?;

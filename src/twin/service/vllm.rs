@@ -14,6 +14,7 @@ use engine::{Engine, Token};
 pub use engine::{Traffic, Trouble};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 use request::{Endpoint, Refusal, Work};
 use serde_json::{Value, json};
@@ -106,6 +107,16 @@ impl VllmHandle {
         self.engine.set_trouble(trouble);
     }
 
+    /// Sends several tokens in each chunk but the first (`--stream-interval`).
+    pub fn set_stream_interval(&self, tokens: u32) {
+        self.engine.set_stream_interval(tokens);
+    }
+
+    /// Asks for a key (`--api-key`) below `/v1`.
+    pub fn set_api_key(&self, key: Option<&str>) {
+        self.engine.set_api_key(key);
+    }
+
     /// Changes the longest sequence that it takes (`--max-model-len`).
     pub fn set_max_model_len(&self, tokens: u32) {
         self.engine.change(|served| served.max_model_len = tokens);
@@ -170,10 +181,22 @@ fn not_allowed(allow: &str) -> Response<Body> {
     answer(StatusCode::METHOD_NOT_ALLOWED, &headers, body)
 }
 
+/// Said by the layer in front of the application, which adds no `vary`.
+fn unauthorized() -> Response<Body> {
+    let refusal = Refusal::unauthorized();
+    let (date, body) = (date(), refusal.body.to_string());
+    let length = body.len().to_string();
+    let headers = [("date", date.as_str()), ("server", "uvicorn"), ("content-length", &length), ("content-type", "application/json")];
+    answer(refusal.status, &headers, body)
+}
+
 async fn route(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let get = request.method() == Method::GET;
     let post = request.method() == Method::POST;
+    if path.starts_with("/v1/") && !engine.admits_key(request.headers().get("authorization").map(HeaderValue::as_bytes)) {
+        return unauthorized();
+    }
     match path.as_str() {
         "/health" | "/ping" if engine.crashed() && get => reply(StatusCode::SERVICE_UNAVAILABLE, "", String::new()),
         "/metrics" if get && engine.trouble() == Trouble::NoMetrics => reply(StatusCode::OK, METRICS_TYPE, String::new()),
@@ -184,10 +207,21 @@ async fn route(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Bod
         "/metrics" if get => reply(StatusCode::OK, METRICS_TYPE, engine.metrics()),
         "/v1/chat/completions" if post => complete(engine, request, Endpoint::Chat).await,
         "/v1/completions" if post => complete(engine, request, Endpoint::Text).await,
+        "/tokenize" if post => tokenize(engine, request).await,
         "/health" | "/ping" | "/version" | "/load" | "/v1/models" | "/metrics" => not_allowed("GET"),
-        "/v1/chat/completions" | "/v1/completions" => not_allowed("POST"),
+        "/v1/chat/completions" | "/v1/completions" | "/tokenize" => not_allowed("POST"),
         _ => json_reply(StatusCode::NOT_FOUND, &json!({"detail": "Not Found"})),
     }
+}
+
+/// One token a word; their numbers mean nothing.
+async fn tokenize(engine: &Arc<Engine>, request: Request<Incoming>) -> Response<Body> {
+    let body = read_body(request, LARGEST_BODY).await.unwrap_or_default();
+    let prompt = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let words = prompt["prompt"].as_str().unwrap_or_default().split_whitespace().count();
+    let numbers: Vec<usize> = (1..=words).collect();
+    let body = json!({"count": words, "max_model_len": engine.served().max_model_len, "tokens": numbers, "token_strs": null});
+    json_reply(StatusCode::OK, &body)
 }
 
 async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: Endpoint) -> Response<Body> {
@@ -205,14 +239,17 @@ async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: En
         Ok(work) => {
             engine.preprocess(&work).await;
             let (events, model) = (engine.start(&work), engine.served().model);
-            if work.stream { streamed(events, work, model) } else { whole(events, &work, &model).await }
+            if work.stream {
+                streamed(events, chunks::Lines::new(work, model, engine.stream_interval()))
+            } else {
+                whole(events, &work, &model).await
+            }
         }
     }
 }
 
 /// An answer of server-sent events; its headers leave at once, before the engine has done anything.
-fn streamed(events: mpsc::Receiver<Token>, work: Work, model: String) -> Response<Body> {
-    let lines = chunks::Lines::new(work, model);
+fn streamed(events: mpsc::Receiver<Token>, lines: chunks::Lines) -> Response<Body> {
     let stream = futures::stream::unfold((events, lines), |(mut events, mut lines)| async move {
         loop {
             if let Some(text) = lines.pop() {
@@ -245,5 +282,7 @@ async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str) -> R
     json_reply(StatusCode::OK, &chunks::whole(work, model, &text, reason, tokens))
 }
 
+#[cfg(test)]
+mod captures;
 #[cfg(test)]
 mod tests;

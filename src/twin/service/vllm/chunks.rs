@@ -70,13 +70,16 @@ pub(super) struct Lines {
     id: String,
     created: i64,
     tokens: u32,
+    /// Tokens that go into one chunk (`--stream-interval`), and the texts of those that wait for it.
+    interval: u32,
+    waiting: Vec<&'static str>,
     opened: bool,
     closed: bool,
     ready: VecDeque<String>,
 }
 
 impl Lines {
-    pub(super) fn new(work: Work, model: String) -> Self {
+    pub(super) fn new(work: Work, model: String, interval: u32) -> Self {
         let prefix = if work.endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
         Self {
             work,
@@ -84,6 +87,8 @@ impl Lines {
             id: format!("{prefix}-{}", random()),
             created: now(),
             tokens: 0,
+            interval,
+            waiting: Vec::new(),
             opened: false,
             closed: false,
             ready: VecDeque::new(),
@@ -101,8 +106,14 @@ impl Lines {
         match token {
             Some(Token { died: true, .. }) => self.died(),
             Some(Token { text, finish, .. }) => {
-                let token = self.token(text, finish);
-                self.ready.push_back(token);
+                self.tokens += 1;
+                self.waiting.push(text);
+                // The first token never waits for others, and nothing waits behind the last.
+                if self.tokens == 1 || finish.is_some() || self.waiting.len() >= self.interval as usize {
+                    let text = std::mem::take(&mut self.waiting).concat();
+                    let token = self.token(&text, finish);
+                    self.ready.push_back(token);
+                }
             }
             None => self.end(),
         }
@@ -148,8 +159,7 @@ impl Lines {
         line(&chunk)
     }
 
-    fn token(&mut self, text: &str, finish: Option<&str>) -> String {
-        self.tokens += 1;
+    fn token(&self, text: &str, finish: Option<&str>) -> String {
         let mut choice = match self.work.endpoint {
             Endpoint::Chat => json!({"index": 0, "delta": {"content": text}, "logprobs": null, "finish_reason": finish}),
             Endpoint::Text => {
@@ -162,6 +172,10 @@ impl Lines {
         choice["token_ids"] = Value::Null;
         let mut chunk = self.chunk(json!([choice]));
         self.with_usage(&mut chunk);
+        // The last chunk of a stream carries it: this one, if no usage follows.
+        if finish.is_some() && !self.work.usage {
+            chunk["system_fingerprint"] = json!(FINGERPRINT);
+        }
         line(&chunk)
     }
 

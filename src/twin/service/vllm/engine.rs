@@ -1,10 +1,11 @@
 //! The engine: tokens at a pace, a freeze, and what it counts.
 
 use super::fetch::Host;
-use super::metrics::{Counts, Finished};
+use super::metrics::{Counts, Finished, Load};
 use super::request::{Refusal, Work};
 use super::{Pace, Vllm};
 use crate::vantage::Net;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -77,6 +78,10 @@ pub struct Traffic {
     pub prompt_per_s: u32,
     /// Tokens generated for them per second.
     pub generated_per_s: u32,
+    /// How often per second one of them is preempted.
+    pub preempted_per_s: u32,
+    /// The share of the KV cache that they use, 0 to 1.
+    pub kv_cache: f64,
     /// How long a new request waits before it is scheduled.
     pub queue: Duration,
 }
@@ -123,6 +128,8 @@ struct State {
     waiting: u32,
     trouble: Trouble,
     crashed: bool,
+    stream_interval: u32,
+    api_key: Option<String>,
     /// Processor time of the API server's preprocessing.
     cpu: Duration,
     host: Host,
@@ -147,6 +154,8 @@ impl Engine {
             waiting: 0,
             trouble: Trouble::None,
             crashed: false,
+            stream_interval: 1,
+            api_key: None,
             cpu: Duration::ZERO,
             host: Host { net: net.clone(), names: BTreeMap::new() },
         };
@@ -182,9 +191,14 @@ impl Engine {
     pub(super) fn metrics(&self) -> String {
         let mut state = self.state();
         state.count_traffic();
-        let (running, waiting) = (state.load.0 + state.traffic.running, state.load.1 + state.traffic.waiting + state.waiting);
+        let traffic = state.traffic;
+        let load = Load {
+            running: state.load.0 + traffic.running,
+            waiting: state.load.1 + traffic.waiting + state.waiting,
+            kv_cache: traffic.kv_cache,
+        };
         let idle = self.started.elapsed().unwrap_or_default().mul_f64(IDLE_CPU);
-        state.counts.render(&state.served.model, (running, waiting), self.started, idle + state.cpu)
+        state.counts.render(&state.served.model, &load, self.started, idle + state.cpu)
     }
 
     pub(super) fn set_traffic(&self, traffic: Traffic) {
@@ -197,6 +211,24 @@ impl Engine {
         let mut state = self.state();
         state.trouble = trouble;
         state.crashed = false;
+    }
+
+    pub(super) fn set_stream_interval(&self, tokens: u32) {
+        self.state().stream_interval = tokens;
+    }
+
+    pub(super) fn stream_interval(&self) -> u32 {
+        self.state().stream_interval
+    }
+
+    pub(super) fn set_api_key(&self, key: Option<&str>) {
+        self.state().api_key = key.map(str::to_owned);
+    }
+
+    /// Whether an `Authorization` header opens the API.
+    pub(super) fn admits_key(&self, authorization: Option<&[u8]>) -> bool {
+        let wanted = self.state().api_key.as_ref().map(|key| format!("Bearer {key}"));
+        wanted.is_none_or(|wanted| authorization == Some(wanted.as_bytes()))
     }
 
     pub(super) fn change_host(&self, change: impl FnOnce(&mut Host)) {
@@ -217,14 +249,16 @@ impl Engine {
 
     /// What the server refuses before the engine sees it.
     pub(super) fn admit(&self, work: &Work) -> Result<(), Refusal> {
-        let state = self.state();
+        let mut state = self.state();
         match state.trouble {
             _ if state.crashed => Err(Refusal::dead()),
-            Trouble::QueueFull => Err(Refusal::busy()),
+            Trouble::QueueFull => {
+                state.counts.rejected += 1;
+                Err(Refusal::busy())
+            }
             Trouble::OutOfMemory if work.images > 0 => Err(Refusal::out_of_memory()),
             Trouble::Repetition => Ok(()),
-            _ if work.ngram_size.is_some_and(|size| size <= 0) => Err(Refusal::ngram_size(work.ngram_size.unwrap_or_default())),
-            _ => Ok(()),
+            _ => work.ngram_size.as_ref().map_or(Ok(()), check_ngram_size),
         }
     }
 
@@ -306,6 +340,14 @@ impl Engine {
     }
 }
 
+/// What the no-repeat n-gram processor refuses: anything but a positive whole number, and a text that reads like one too.
+fn check_ngram_size(size: &Value) -> Result<(), Refusal> {
+    if size.as_i64().is_some_and(|size| size > 0) {
+        return Ok(());
+    }
+    Err(Refusal::ngram_size(size.as_str().map_or_else(|| size.to_string(), str::to_owned).as_str()))
+}
+
 /// The token at an index. The end of the text is an empty token with reason `stop`, as the end-of-sequence token is.
 fn token(index: u32, work: &Work) -> Token {
     let index = index as usize;
@@ -345,9 +387,12 @@ impl State {
         let now = Instant::now();
         let elapsed = now - self.counted;
         let grown = |per_s: u32| (f64::from(per_s) * elapsed.as_secs_f64()) as u64;
-        let (prompt, generated) = (grown(self.traffic.prompt_per_s), grown(self.traffic.generated_per_s));
-        if prompt + generated > 0 || self.traffic == Traffic::default() {
-            self.counts.others(prompt, generated);
+        let Traffic { prompt_per_s, generated_per_s, preempted_per_s, .. } = self.traffic;
+        let (prompt, generated, preempted) = (grown(prompt_per_s), grown(generated_per_s), grown(preempted_per_s));
+        // The slowest of them sets the pace: less than one of something would be lost.
+        let slowest = [prompt_per_s, generated_per_s, preempted_per_s].into_iter().filter(|rate| *rate > 0).min();
+        if slowest.is_none_or(|rate| grown(rate) > 0) {
+            self.counts.others(prompt, generated, preempted);
             self.counted = now;
         }
     }

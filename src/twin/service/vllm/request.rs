@@ -29,7 +29,7 @@ pub(super) struct Work {
     /// An image that the server has to fetch itself.
     pub(super) fetch: Option<String>,
     /// `vllm_xargs.ngram_size`, which the no-repeat n-gram processor reads.
-    pub(super) ngram_size: Option<i64>,
+    pub(super) ngram_size: Option<Value>,
     pub(super) max_tokens: u32,
     /// Goes on after the text's end until `max_tokens`.
     pub(super) ignore_eos: bool,
@@ -74,13 +74,23 @@ impl Refusal {
     }
 
     /// The no-repeat n-gram processor of DeepSeek-OCR refuses its argument.
-    pub(super) fn ngram_size(size: i64) -> Self {
+    pub(super) fn ngram_size(size: &str) -> Self {
         Self::bad(None, &format!("`ngram_size` has to be a strictly positive integer, got {size}."))
     }
 
     /// What was fetched is no image.
     pub(super) fn no_image() -> Self {
         Self::bad(None, image::NOT_AN_IMAGE)
+    }
+
+    /// A file of the server's own host, which it was not started to read.
+    fn local_file() -> Self {
+        Self::not_fetched("Cannot load local files without `--allowed-local-media-path`.")
+    }
+
+    /// No key, or not the server's: the one error that is a text and no object.
+    pub(super) fn unauthorized() -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, body: json!({"error": "Unauthorized"}) }
     }
 
     /// aiohttp could not fetch an image.
@@ -127,15 +137,17 @@ pub(super) fn read(served: &Vllm, endpoint: Endpoint, content_type: &str, body: 
         prompt_tokens,
         images: images(&request[needed]),
         fetch: fetched_image(&request[needed]),
-        ngram_size: request["vllm_xargs"]["ngram_size"].as_i64(),
+        ngram_size: request["vllm_xargs"].get("ngram_size").cloned(),
         max_tokens: max_tokens(served, endpoint, &request, prompt_tokens)?,
         ignore_eos: request["ignore_eos"] == true,
     })
 }
 
 fn bad_json(error: &serde_json::Error) -> Refusal {
-    // Python counts characters from 0 over all lines; for the usual one-line body this is the same place.
-    let place = format!("body.{}", error.column().saturating_sub(1));
+    // Python counts characters from 0 over all lines, serde_json columns from 1, and at the end of the text the bytes before it;
+    // for the usual one-line body this is the same place.
+    let at = if error.is_eof() { error.column() } else { error.column().saturating_sub(1) };
+    let place = format!("body.{at}");
     let message = format!(
         "{{'type': 'json_invalid', 'loc': '{place}', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {{'error': 'Expecting value'}}}}"
     );
@@ -180,6 +192,7 @@ fn is_remote(url: &str) -> bool {
 fn part_tokens(part: &Value) -> Result<u32, Refusal> {
     match part["image_url"]["url"].as_str() {
         Some(url) if is_remote(url) => Ok(0),
+        Some(url) if url.starts_with("file://") => Err(Refusal::local_file()),
         Some(url) => image::tokens(url).map_err(|message| Refusal::bad(None, message)),
         None => {
             let text = part["text"].as_str().or(part.as_str()).unwrap_or("");

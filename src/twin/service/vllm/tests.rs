@@ -220,7 +220,7 @@ async fn a_full_queue_and_the_n_gram_processor_refuse_word_for_word() {
 #[tokio::test]
 async fn traffic_of_others_moves_the_counters_and_a_closed_port_refuses() {
     let twin = start();
-    let busy = Traffic { running: 3, waiting: 2, prompt_per_s: 50_000, generated_per_s: 100_000, queue: Duration::ZERO };
+    let busy = Traffic { running: 3, waiting: 2, prompt_per_s: 50_000, generated_per_s: 100_000, ..Traffic::default() };
     twin.handle.set_traffic(busy);
     let before = twin.metric("generation_tokens_total").await;
     assert_eq!((twin.metric("num_requests_running").await, twin.metric("num_requests_waiting").await), (3.0, 2.0));
