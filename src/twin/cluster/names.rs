@@ -28,6 +28,10 @@ pub(super) fn lookup(objects: &Objects, name: &str) -> Lookup {
         [] | ["svc" | "pod"] => Lookup::NoData,
         ["svc" | "pod", ns] if namespace(ns) => Lookup::NoData,
         ["svc", ns, service] => cluster_ip(objects, ns, service),
+        // The names of SRV records' targets, and of the records themselves.
+        ["svc", ns, service, endpoint] => endpoint_of(objects, ns, service, endpoint),
+        ["svc", ns, service, protocol, port] if has_port(objects, ns, service, protocol, port) => cluster_ip(objects, ns, service),
+        ["dns", "ns"] => Lookup::NoData,
         ["pod", ns, pod] if namespace(ns) => dashed(pod),
         _ => Lookup::NoSuchName,
     }
@@ -42,13 +46,33 @@ fn cluster_ip(objects: &Objects, namespace: &str, name: &str) -> Lookup {
     }
 }
 
+/// An endpoint's own name is its address with dashes.
+fn endpoint_of(objects: &Objects, namespace: &str, service: &str, endpoint: &str) -> Lookup {
+    match (endpoints(objects, namespace, service), dashed(endpoint)) {
+        (all, Lookup::Addresses(one)) if one.iter().all(|address| all.contains(address)) => Lookup::Addresses(one),
+        _ => Lookup::NoSuchName,
+    }
+}
+
+fn has_port(objects: &Objects, namespace: &str, service: &str, protocol: &str, port: &str) -> bool {
+    let ports = objects.get(Resource::Services, namespace, service).and_then(|service| service["spec"]["ports"].as_array());
+    let same = |value: &Value, label: &str| {
+        label.strip_prefix('_').is_some_and(|label| value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(label)))
+    };
+    ports.into_iter().flatten().any(|p| same(&p["name"], port) && same(&p["protocol"], protocol))
+}
+
 /// The ready endpoints themselves; without any, the name does not exist.
 fn headless(objects: &Objects, namespace: &str, name: &str) -> Lookup {
+    let addresses = endpoints(objects, namespace, name);
+    if addresses.is_empty() { Lookup::NoSuchName } else { Lookup::Addresses(addresses) }
+}
+
+fn endpoints(objects: &Objects, namespace: &str, name: &str) -> Vec<Ipv4Addr> {
     let own = |slice: &&Value| namespace_of(slice) == namespace && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name;
     let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(own);
     let ready = slices.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).filter(|e| e["conditions"]["ready"] != false);
-    let addresses: Vec<Ipv4Addr> = ready.filter_map(|e| e["addresses"][0].as_str()?.parse().ok()).collect();
-    if addresses.is_empty() { Lookup::NoSuchName } else { Lookup::Addresses(addresses) }
+    ready.filter_map(|e| e["addresses"][0].as_str()?.parse().ok()).collect()
 }
 
 /// `10-42-0-6` is an address, whether or not such a pod exists.

@@ -66,9 +66,9 @@ async fn a_page_that_is_too_large_is_asked_for_again_in_smaller_ones() {
         slice["metadata"]["annotations"] = json!({"x": "y".repeat(60 << 10)});
         slice
     }
-    let routes = [(SERVICES, paged(1, service)), (SLICES, paged(300, fat)), (PODS, paged(0, pod))];
+    let routes = [(SERVICES, paged(1, service)), (SLICES, paged(180, fat)), (PODS, paged(0, pod))];
     let all = ask(&routes, Duration::from_secs(60)).await;
-    assert_eq!((all.unknown, all.objects.endpoint_slices), (Vec::new(), 300));
+    assert_eq!((all.unknown, all.objects.endpoint_slices), (Vec::new(), 180));
 }
 
 #[tokio::test(flavor = "multi_thread")]

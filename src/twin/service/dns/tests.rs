@@ -250,3 +250,26 @@ async fn what_does_not_fit_is_truncated_and_whole_by_tcp() {
     let whole = ask_tcp(at, "many.apps.svc.cluster.local.").await;
     assert_eq!((whole.metadata.truncation, whole.answers.len()), (false, 80));
 }
+
+/// What CoreDNS 1.14.7 said that had read its objects from the twin's own API: rcode, answers, authorities.
+#[tokio::test]
+async fn names_of_endpoints_and_ports_are_answered_as_by_a_real_server_on_the_same_objects() {
+    let server = coredns(vec![]);
+    let at = server.address().unwrap();
+    let (ok, no) = (ResponseCode::NoError, ResponseCode::NXDomain);
+    for (name, kind, code, counts) in [
+        ("10-42-0-6.argilla.apps.svc.cluster.local.", RecordType::A, ok, [1, 0]),
+        ("10-42-0-6.argilla.apps.svc.cluster.local.", RecordType::AAAA, ok, [0, 1]),
+        ("10-42-0-7.argilla.apps.svc.cluster.local.", RecordType::A, no, [0, 1]),
+        ("_http._tcp.argilla.apps.svc.cluster.local.", RecordType::A, ok, [1, 0]),
+        ("_http._tcp.argilla.apps.svc.cluster.local.", RecordType::AAAA, ok, [0, 1]),
+        ("_http._tcp.argilla.apps.svc.cluster.local.", RecordType::SRV, ok, [1, 0]),
+        ("_nope._tcp.argilla.apps.svc.cluster.local.", RecordType::A, no, [0, 1]),
+        ("ns.dns.cluster.local.", RecordType::A, ok, [0, 1]),
+        ("nons.svc.cluster.local.", RecordType::A, no, [0, 1]),
+        ("1-2-3-4.apps.pod.cluster.local.", RecordType::A, ok, [1, 0]),
+    ] {
+        let (reply, _) = ask(at, name, kind, true).await;
+        assert_eq!(flags(&reply), (code, true, false, counts), "{name} {kind}");
+    }
+}
