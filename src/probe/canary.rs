@@ -47,7 +47,7 @@ pub(super) struct Canary {
     pub(super) ttft: Option<Duration>,
     /// How long the path took to carry the request, by the kernel.
     pub(super) upload: Option<Upload>,
-    /// Round trip of the connection, by the kernel.
+    /// Round trip of the connection's handshake, by the kernel: later ones wait behind what is sent.
     pub(super) round_trip: Option<Duration>,
     /// The stream.
     pub(super) stream: Completion,
@@ -84,6 +84,7 @@ async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &m
     let (stream, _) = connect(net, ask.server, deadline).await.map_err(|failed| format!("connect: {}", failed.word))?;
     let first = deadline.min(Instant::now() + ask.first_token);
     canary.cut_short = first == deadline;
+    canary.round_trip = tcp_times(stream.as_fd()).map(|times| times.round_trip);
     let socket = stream.as_fd().try_clone_to_owned().ok();
     let answer = http1::send(stream, request, first).await;
     canary.sent_over(socket);
@@ -150,10 +151,7 @@ impl Ask {
 impl Canary {
     /// Takes what the kernel knows of the request's way. The descriptor is a second one of the connection: it must not outlive it.
     fn sent_over(&mut self, socket: Option<OwnedFd>) {
-        if let Some(socket) = socket {
-            self.upload = upload(socket.as_fd());
-            self.round_trip = tcp_times(socket.as_fd()).map(|times| times.round_trip);
-        }
+        self.upload = socket.and_then(|socket| upload(socket.as_fd()));
     }
 
     fn timed_out(&self, ask: &Ask) -> String {

@@ -37,7 +37,7 @@ pub(super) static KIND: Kind = Kind {
         fact("error", "text", "what went wrong; empty if nothing"),
         fact("upload_ms", "ms", "time with bytes of the request under way, by the kernel (TCP_INFO), to a clock tick"),
         fact("upload_kb_per_s", "1000 bytes/s", "acknowledged bytes of the request over that time"),
-        fact("rtt_ms", "ms", "round trip of that connection as the kernel measured it"),
+        fact("rtt_ms", "ms", "round trip of that connection's handshake as the kernel measured it"),
         fact("headers_ms", "ms", "request handed to the kernel until headers: the rest of its way, parsing and preparing the image"),
         fact("ttft_ms", "ms", "time to first token, from the first request byte"),
         fact("tokens", "tokens", "completion tokens by the server's usage"),

@@ -37,7 +37,7 @@ async fn ns_no_secret_is_shown() {
     let sources = Sources { inventory: Some(path.clone()), ..Sources::default() };
     let catalog = Catalog::load(&sources).unwrap_or_else(|f| panic!("{f:?}"));
     std::fs::remove_file(&path).unwrap();
-    let faults = parse("external-5xx,egress-ip-differs,vllm-image-fetch,pg-source-refused-by-gateway").unwrap();
+    let faults = parse("external-5xx,egress-ip-differs,vllm-image-fetch,pg-database-missing").unwrap();
     let twin = Twin::start(catalog.inventory.clone(), &faults).await.unwrap();
     let secret = |of: fn(&HostFiles) -> Option<String>| twin.vantages().iter().filter_map(|v| of(&v.files)).collect::<Vec<_>>();
     let (keys, passwords) = (secret(|files| key_of(files.kubeconfig.as_ref())), secret(|files| password_of(files.pgpass.as_ref())));
