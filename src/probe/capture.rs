@@ -1,7 +1,7 @@
 //! Watching VXLAN packets on an underlay device with an AF_PACKET socket (packet(7)).
 //!
 //! The socket is of the cooked kind: a packet begins with its IPv4 header on Ethernet-like devices and on TUN alike. A
-//! classic BPF filter lets nothing through but UDP to the VXLAN port, so that busy devices cost nothing.
+//! classic BPF filter lets nothing through but our own echoes inside UDP to the VXLAN port, so that busy devices cost nothing.
 
 use super::net::errno_word;
 use crate::vantage::Net;
@@ -16,7 +16,7 @@ use pnet::packet::vxlan::VxlanPacket;
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -34,6 +34,7 @@ const MOST: usize = 1024;
 const UDP_HEADER: usize = 8;
 const VXLAN_HEADER: usize = 8;
 const ETHERNET_HEADER: usize = 14;
+const IPV4_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
 
 /// One of our own ICMP packets inside a VXLAN packet.
@@ -68,13 +69,12 @@ impl Capture {
     /// Starts to watch a device for VXLAN packets that carry an ICMP packet whose data begins with `marker`.
     /// The thread ends by `until` in any case. Errors: no such device, or the missing privilege.
     pub(super) fn start(net: &Net, device: &str, port: u16, marker: &[u8], until: Instant) -> Result<Self, String> {
-        let opened = net.with(|| open(device, port)).map_err(|e| format!("cannot enter the network: {e}"))?;
-        let mut packets = opened?;
+        let opened = net.with(|| open(device, port, marker)).map_err(|e| format!("cannot enter the network: {e}"))?;
+        let opened = opened?;
         let stop = Arc::new(AtomicBool::new(false));
         let (flag, marker) = (stop.clone(), marker.to_vec());
         let thread = thread::Builder::new().name("capture".to_owned());
-        let thread =
-            thread.spawn(move || watch(packets.as_mut(), &marker, &flag, until)).map_err(|e| format!("cannot start a thread: {e}"))?;
+        let thread = thread.spawn(move || watch_all(opened, &marker, &flag, until)).map_err(|e| format!("cannot start a thread: {e}"))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -89,18 +89,24 @@ impl Capture {
     }
 }
 
-fn open(device: &str, port: u16) -> Result<Box<dyn DataLinkReceiver>, String> {
+/// A capture's socket, and what reads from it.
+struct Opened {
+    socket: Socket,
+    packets: Box<dyn DataLinkReceiver>,
+}
+
+fn open(device: &str, port: u16, marker: &[u8]) -> Result<Opened, String> {
     let index = nix::net::if_::if_nametoindex(device).map_err(|_| format!("no device {device}"))?;
-    socket(index, device, port).map_err(|error| match error.kind() {
+    socket(index, device, port, marker).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => "capturing packets needs CAP_NET_RAW".to_owned(),
         _ => format!("cannot capture on {device}: {}", errno_word(&error)),
     })
 }
 
-fn socket(index: u32, device: &str, port: u16) -> io::Result<Box<dyn DataLinkReceiver>> {
+fn socket(index: u32, device: &str, port: u16, marker: &[u8]) -> io::Result<Opened> {
     // Protocol 0 receives nothing until pnet binds the socket, so nothing comes in before the filter is attached.
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
-    socket.attach_filter(&filter(port))?;
+    socket.attach_filter(&filter(port, marker))?;
     // Only ETH_P_ALL sockets see packets that leave.
     let every = ChannelType::Layer3(libc::ETH_P_ALL as u16);
     let interface = NetworkInterface { name: device.to_owned(), description: String::new(), index, mac: None, ips: Vec::new(), flags: 0 };
@@ -108,34 +114,72 @@ fn socket(index: u32, device: &str, port: u16) -> io::Result<Box<dyn DataLinkRec
         channel_type: every,
         read_timeout: Some(TICK),
         promiscuous: false,
-        socket_fd: Some(socket.into_raw_fd()),
+        socket_fd: Some(socket.try_clone()?.into_raw_fd()),
         ..Config::default()
     };
     match datalink::channel(&interface, config)? {
-        Channel::Ethernet(_, receiver) => Ok(receiver),
+        Channel::Ethernet(_, packets) => Ok(Opened { socket, packets }),
         _ => Err(io::Error::other("an unknown kind of channel")),
     }
 }
 
-/// Classic BPF (Documentation/networking/filter.rst): whole IPv4 UDP packets to a port.
-fn filter(port: u16) -> [SockFilter; 11] {
+/// Classic BPF (Documentation/networking/filter.rst): whole IPv4 UDP packets to a port that carry, behind the headers of VXLAN,
+/// Ethernet and IPv4 without options, an ICMP echo whose data begins with the marker's whole words. Somebody else's traffic to
+/// that port would fill the socket and push ours out.
+fn filter(port: u16, marker: &[u8]) -> Vec<SockFilter> {
     const PROTOCOL: u32 = 0xffff_f000; // SKF_AD_OFF + SKF_AD_PROTOCOL
+    const ICMP: u32 = (UDP_HEADER + VXLAN_HEADER + ETHERNET_HEADER + IPV4_HEADER) as u32;
     let op = |code: u32, yes, no, value| SockFilter::new(code as u16, yes, no, value);
-    let (half, byte) = (libc::BPF_LD | libc::BPF_H, libc::BPF_LD | libc::BPF_B);
+    let (half, byte, word) = (libc::BPF_LD | libc::BPF_H, libc::BPF_LD | libc::BPF_B, libc::BPF_LD | libc::BPF_W);
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    [
-        op(half | libc::BPF_ABS, 0, 0, PROTOCOL),
-        op(equal, 0, 8, libc::ETH_P_IP as u32),
-        op(byte | libc::BPF_ABS, 0, 0, 9), // IPv4 protocol
-        op(equal, 0, 6, libc::IPPROTO_UDP as u32),
-        op(half | libc::BPF_ABS, 0, 0, 6), // fragment offset: a later fragment has no ports
-        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 4, 0, 0x1fff),
-        op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0), // length of the IPv4 header
-        op(half | libc::BPF_IND, 0, 0, 2),                        // UDP destination port
-        op(equal, 0, 1, u32::from(port)),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, SNAP),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-    ]
+    let set = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    let (absolute, indexed) = (libc::BPF_ABS, libc::BPF_IND);
+    // Load, comparison, value; a packet that does not match (for a set bit: that does) is dropped.
+    let mut tests = vec![
+        (half | absolute, PROTOCOL, equal, libc::ETH_P_IP as u32),
+        (byte | absolute, 9, equal, libc::IPPROTO_UDP as u32),
+        (half | absolute, 6, set, 0x1fff), // fragment offset: a later fragment has no ports
+        (half | indexed, 2, equal, u32::from(port)),
+        (byte | indexed, ICMP - 11, equal, libc::IPPROTO_ICMP as u32),
+    ];
+    for (n, bytes) in (0_u32..).zip(marker.chunks_exact(4)) {
+        let value = bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
+        tests.push((word | indexed, ICMP + ICMP_HEADER as u32 + 4 * n, equal, value));
+    }
+    // The length of the outer IPv4 header, by which the indexed loads go.
+    let header = op(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0);
+    let mut program = vec![header];
+    let drop = 2 * tests.len() + 2;
+    for (load, at, compare, value) in tests {
+        program.push(op(load, 0, 0, at));
+        let to_drop = u8::try_from(drop - program.len() - 1).unwrap_or(u8::MAX);
+        let (yes, no) = if compare == set { (to_drop, 0) } else { (0, to_drop) };
+        program.push(op(compare, yes, no, value));
+    }
+    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, SNAP));
+    program.push(op(libc::BPF_RET | libc::BPF_K, 0, 0, 0));
+    program
+}
+
+/// How many packets have passed the filter, and how many of them found no room in the socket (PACKET_STATISTICS, packet(7)).
+fn passed_and_lost(socket: &Socket) -> io::Result<(u32, u32)> {
+    let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut size = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the structure is plain data, as long as `size` says, and outlives the call.
+    let outcome = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, (&raw mut statistics).cast(), &raw mut size)
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok((statistics.tp_packets, statistics.tp_drops)) }
+}
+
+/// Watches, and knows nothing if packets were lost: which ones, nobody can tell.
+fn watch_all(mut opened: Opened, marker: &[u8], stop: &AtomicBool, until: Instant) -> Result<Vec<Outer>, String> {
+    let seen = watch(opened.packets.as_mut(), marker, stop, until)?;
+    match passed_and_lost(&opened.socket) {
+        Ok((_, 0)) => Ok(seen),
+        Ok((_, lost)) => Err(format!("the capture lost {lost} packets")),
+        Err(error) => Err(format!("the capture does not tell whether it lost packets: {}", errno_word(&error))),
+    }
 }
 
 fn watch(packets: &mut dyn DataLinkReceiver, marker: &[u8], stop: &AtomicBool, until: Instant) -> Result<Vec<Outer>, String> {
@@ -245,6 +289,39 @@ pub(super) mod tests {
         assert_eq!((seen.vni, seen.inner_mac.as_str(), seen.icmp.0), (1, "02:00:00:00:00:02", 8));
         assert_eq!(seen.inner_destination, Ipv4Addr::new(10, 42, 2, 7));
         assert_eq!(parse(&packet(b"fathom-2"), b"fathom-1"), None);
+    }
+
+    /// The payload of a datagram: what is behind the outer headers.
+    fn payload(marker: &[u8]) -> Vec<u8> {
+        packet(marker).split_off(20 + UDP_HEADER)
+    }
+
+    #[test]
+    fn ns_nothing_but_our_own_packets_gets_into_the_socket() {
+        if !crate::vantage::netns::testing::in_private() {
+            return;
+        }
+        let marker = b"fathom-1 and more of it";
+        let opened = open("lo", 8472, marker).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let send = |port: u16, bytes: &[u8]| assert_eq!(sender.send_to(bytes, ("127.0.0.1", port)).unwrap(), bytes.len());
+        let mut no_icmp = payload(marker);
+        no_icmp[VXLAN_HEADER + ETHERNET_HEADER + 9] = 17;
+        for other in [payload(b"fathom-2 and more of it"), payload(b"fathom-1"), no_icmp, vec![0; 1200], Vec::new()] {
+            send(8472, &other);
+        }
+        send(8473, &payload(marker));
+        assert_eq!(passed_and_lost(&opened.socket).unwrap(), (0, 0));
+        send(8472, &payload(marker));
+        // On the loopback device a packet is seen when it leaves and when it arrives.
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut passed = 0;
+        while passed < 2 && Instant::now() < until {
+            passed += passed_and_lost(&opened.socket).unwrap().0;
+        }
+        assert_eq!(passed, 2);
+        let stop = AtomicBool::new(true);
+        assert_eq!(watch_all(opened, marker, &stop, until).unwrap().len(), 2);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the clock is read.
 const BEAT: Duration = Duration::from_millis(100);
-/// The shortest stall that counts: half of the shortest time that a probe waits for one answer.
-const LEAST: Duration = Duration::from_millis(500);
+/// The shortest stall that counts: shorter than any time that a probe waits for one answer, longer than a busy machine's hiccups.
+const LEAST: Duration = Duration::from_secs(1);
 /// Stalls kept; a machine that stalls more often than that within one run has the longest of them kept.
 const MOST: usize = 64;
 
@@ -110,11 +110,11 @@ mod tests {
         let mut beats = Beats::new(start);
         let mut now = start;
         for n in 0..200 {
-            now += ms(700) + if n == 3 { ms(5000) } else { ms(0) };
+            now += ms(1200) + if n == 3 { ms(5000) } else { ms(0) };
             beats.beat(now);
         }
         assert_eq!(beats.stalls.len(), MOST);
-        assert_eq!(beats.stalled(start, now), Some(ms(5600)));
+        assert_eq!(beats.stalled(start, now), Some(ms(6100)));
     }
 
     /// A runtime with one thread, and that thread held up, is a process that stands still.

@@ -236,7 +236,8 @@ impl Runner {
         let mut observation = self.observation(instance, look).await;
         observation.note("stall", format!("looked twice: fathom itself stood still for {:.1} s at the first look", stalled.as_secs_f64()));
         let mut judgement = judge(&observation);
-        if judgement.verdict != Verdict::Pass
+        // Whatever is unknown has its own reason, and a warning blames nobody.
+        if judgement.verdict == Verdict::Fail
             && let Some(stalled) = self.pulse.stalled_since(began)
         {
             let stalled = stalled.as_secs_f64();
