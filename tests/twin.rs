@@ -292,18 +292,12 @@ fn names(report: &Report, expected: &[&str]) -> Result<(), String> {
     if all_there && first_is_right && proven && report.run.exit_code == 1 && report.unexplained.is_empty() {
         return Ok(());
     }
-    let failing: Vec<String> = report
-        .checks
-        .iter()
-        .filter(|c| c.outcome == Verdict::Fail)
-        .map(|c| format!("{}: {}", c.id, c.reason.clone().unwrap_or_default()))
-        .collect();
     Err(format!(
-        "expected {expected:?} (exit 1), got exit {}\nclaimed: {}\nunexplained: {:?}\nfailing:\n{}",
+        "expected {expected:?} (exit 1), got exit {}\nclaimed: {}\nunexplained: {:?}\n{}",
         report.run.exit_code,
         claimed(report),
         report.unexplained,
-        failing.join("\n")
+        troubled(report)
     ))
 }
 
@@ -314,12 +308,19 @@ fn undecided(report: &Report, expected: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "expected {expected} to be possible and nothing to be claimed (exit 1), got exit {}: {}",
+        "expected {expected} to be possible and nothing to be claimed (exit 1), got exit {}: {}\n{}",
         report.run.exit_code,
-        claimed(report)
+        claimed(report),
+        troubled(report)
     ))
 }
 
 fn claimed(report: &Report) -> String {
     report.diagnoses.iter().map(|d| format!("{} ({:?}, {:?})", d.code, d.state, d.instance)).collect::<Vec<_>>().join("; ")
+}
+
+/// Every check that failed or could not look, and why.
+fn troubled(report: &Report) -> String {
+    let troubled = report.checks.iter().filter(|c| matches!(c.outcome, Verdict::Fail | Verdict::Unknown));
+    troubled.map(|c| format!("{} is {}: {}", c.id, c.outcome, c.reason.clone().unwrap_or_default())).collect::<Vec<_>>().join("\n")
 }

@@ -12,6 +12,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Largest list that is read: some 25,000 sockets.
 const MOST: u64 = 4 << 20;
+/// Between two pieces of a list the kernel finds its place by counting, so while other sockets go a line may be passed over: only
+/// what several readings lack is absent.
+const READINGS: usize = 3;
 /// Most addresses told.
 const SHOWN: usize = 16;
 /// States that mean that a socket waits for whoever comes (net/tcp_states.h): TCP_LISTEN, and TCP_CLOSE of UDP, which is not connected.
@@ -71,9 +74,9 @@ impl Probe for Sockets {
             Protocol::Tcp => ["tcp", "tcp6"],
             Protocol::Udp => ["udp", "udp6"],
         };
-        let net = cx.vantage.net.clone();
+        let (net, port) = (cx.vantage.net.clone(), self.port);
         // A long list takes the kernel a while.
-        let lists = tokio::task::spawn_blocking(move || Ok::<_, String>([list(&net, files[0])?, list(&net, files[1])?].concat())).await;
+        let lists = tokio::task::spawn_blocking(move || lists(&net, files, port)).await;
         match lists.unwrap_or_else(|_| Err("the reader of the list ended badly".to_owned())) {
             Ok(lines) => self.facts(&lines),
             Err(reason) => Observation::could_not_look(reason),
@@ -101,6 +104,18 @@ impl Sockets {
         seen.facts.set_or_unknown("dropped", dropped, "only counted for UDP");
         seen
     }
+}
+
+/// Both lists, read until the port is in them.
+fn lists(net: &Net, files: [&str; 2], port: u16) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    for _ in 0..READINGS {
+        lines = [list(net, files[0])?, list(net, files[1])?].concat();
+        if lines.iter().any(|l| l.port == port) {
+            break;
+        }
+    }
+    Ok(lines)
 }
 
 /// The list of the namespace of the thread that reads it. Without IPv6 there is none of it.
