@@ -22,7 +22,7 @@ use fathom::bench::judge::{self, Client, Validity, judge};
 use fathom::bench::plan::{Ceilings, Input, Load, Plan};
 use fathom::bench::sample::Sample;
 use fathom::vantage::Net;
-use pacer::{Held, Pace, Pacer, Truth, pin};
+use pacer::{Held, Pace, Pacer, Span, Truth, pin};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,14 +101,14 @@ fn examine(case: Case, driven: &Driven, book: &[Truth]) -> (bool, Validity) {
     EXAMINED.lock().unwrap_or_else(PoisonError::into_inner).push((right, c.clone()));
     let share = |part: Option<f64>| part.unwrap_or(f64::NAN) / c.window_ms * 100.0;
     println!(
-        "{:>4} {:>6} | {:>8.2} {:>+7.3} | {:>7.3} {:>+7.3} | {:>8.1} {:>+7.3} | {:>5.1} {:>6.3} {:>5.1} | {:>5.2} {:>5.2} | {:>5.2} | {} {}",
+        "{:>4} {:>6} | {:>8.2} {:>+7.3} | {:>7.3} {:>+7.3} | {:>8.1} {:>+7.3} | {:>5.1} {:>6.3} {:>5.1} | {:>5.2} {:>5.2} | {:>5.2} | {:>5.1} | {} {}",
         case.streams,
         if case.slots == usize::MAX { "-".to_owned() } else { case.slots.to_string() },
-        ttft.p50.0,
+        ttft.p50.0.least,
         ttft.error(),
-        tpot.p50.0,
+        tpot.p50.0.least,
         tpot.error(),
-        e2e.p50.0,
+        e2e.p50.0.least,
         e2e.error(),
         share(c.waiting_ms),
         c.waiting_ms.zip(c.turns).map_or(f64::NAN, |(waited, turns)| waited / turns as f64),
@@ -116,6 +116,7 @@ fn examine(case: Case, driven: &Driven, book: &[Truth]) -> (bool, Validity) {
         c.lag_p50_ms.unwrap_or(f64::NAN),
         c.lag_p99_ms.unwrap_or(f64::NAN),
         c.events_per_read().unwrap_or(f64::NAN),
+        c.read_late().unwrap_or(f64::NAN) * 100.0,
         if right { "right" } else { "WRONG" },
         validity.word(),
     );
@@ -129,12 +130,13 @@ static EXAMINED: Mutex<Vec<(bool, Client)>> = Mutex::new(Vec::new());
 /// two, nearer to the first, for a valid run that is wrong is the defect.
 fn thresholds() {
     type Sign = (&'static str, f64, fn(&Client) -> Option<f64>);
-    let signs: [Sign; 5] = [
+    let signs: [Sign; 6] = [
         ("MOST_WAITING, share of the window", judge::MOST_WAITING, |c| Some(c.waiting_ms? / c.window_ms)),
         ("MOST_WAIT_PER_TURN_MS", judge::MOST_WAIT_PER_TURN_MS, |c| Some(c.waiting_ms? / c.turns.filter(|t| *t > 0)? as f64)),
         ("MOST_BUSY, share of one processor", judge::MOST_BUSY, |c| Some(c.running_ms? / c.window_ms)),
         ("MOST_LAG_MS.0, median", judge::MOST_LAG_MS.0, |c| c.lag_p50_ms),
         ("MOST_LAG_MS.1, 99th percentile", judge::MOST_LAG_MS.1, |c| c.lag_p99_ms),
+        ("MOST_READ_LATE, share of answers", judge::MOST_READ_LATE.0, Client::read_late),
     ];
     let examined = EXAMINED.lock().unwrap_or_else(PoisonError::into_inner);
     let count = |right: bool| examined.iter().filter(|(was, _)| *was == right).count();
@@ -157,7 +159,7 @@ fn thresholds() {
 
 fn header() {
     println!("times in ms; `error` is the client's worst of mean, p50 and p90 against the server's book");
-    println!("  streams slots | TTFT    error | TPOT    error | E2E     error | wait% /turn  busy% | lag50  99 | ev/rd |");
+    println!("  streams slots | TTFT    error | TPOT    error | E2E     error | wait% /turn  busy% | lag50  99 | ev/rd | late% |");
 }
 
 fn accuracy() -> bool {
@@ -283,26 +285,71 @@ fn status_mib(field: &str) -> f64 {
     line.map_or(f64::NAN, |kib| kib / 1024.0)
 }
 
-/// The same server by this client and by another: `GUIDELLM` or `VLLM` name their programs, otherwise `PATH` does.
+/// The same server by this client and by others, on the same processor: `GUIDELLM` or `VLLM` name their programs, otherwise
+/// `PATH` does. First at a usual pace, for what they say; then as fast as they read, for what they cost. The others are
+/// processes: what one takes to start is measured by a run of a single request, and not counted.
 fn others() -> bool {
-    let case = Case { streams: 16, ..USUAL };
+    let usual = Case { streams: 16, ..USUAL };
+    let fast = Case { streams: 64, interval: Duration::ZERO, tokens: 400, rounds: 2, slots: usize::MAX };
     header();
-    let (driven, book) = measure(case, SERVER, CLIENT);
-    examine(case, &driven, &book);
-    for other in [guidellm, vllm] {
-        let pace = Pace { first_token: FIRST_TOKEN, interval: case.interval, slots: case.slots };
-        let pacer = Pacer::start(pace, Some(SERVER)).expect("a server");
-        pin(CLIENT).expect("two processors");
-        let said = other(&format!("http://{}", pacer.address), case);
-        let book = pacer.finish().expect("its book");
-        println!("{said}");
-        if !book.is_empty() {
-            let truth = |of: fn(&Truth) -> Option<f64>| Held::of(book.iter().filter_map(of).collect(), vec![0.0]);
-            let (ttft, tpot) = (truth(|t| Some(t.ttft_ms)), truth(|t| t.tpot_ms));
-            println!("server's book of that run: {} answers, TTFT mean {:.2}, TPOT mean {:.3} ms", book.len(), ttft.mean.0, tpot.mean.0);
+    let (driven, book) = measure(usual, SERVER, CLIENT);
+    examine(usual, &driven, &book);
+    let before = rusage(libc::RUSAGE_SELF).0;
+    let (driven, book) = measure(fast, SERVER, CLIENT);
+    cost_line("fathom", &book, driven.client.running_ms.unwrap_or(f64::NAN), rusage(libc::RUSAGE_SELF).1);
+    println!("  (the process took {:.0} ms, the server among it)", rusage(libc::RUSAGE_SELF).0 - before);
+    for (name, other) in [("guidellm", guidellm as fn(&str, Case) -> Result<String, String>), ("vllm bench serve", vllm)] {
+        let run = |case: Case| {
+            let pacer = Pacer::start(Pace { first_token: FIRST_TOKEN, interval: case.interval, slots: case.slots }, Some(SERVER))
+                .expect("a server");
+            pin(CLIENT).expect("two processors");
+            let before = rusage(libc::RUSAGE_CHILDREN).0;
+            let said = other(&format!("http://{}", pacer.address), case);
+            (said, pacer.finish().expect("its book"), rusage(libc::RUSAGE_CHILDREN).0 - before)
+        };
+        let (said, book, _) = run(usual);
+        match said {
+            Err(why) => {
+                println!("{why}");
+                continue;
+            }
+            Ok(said) => println!("{said}"),
+        }
+        let truth = |of: fn(&Truth) -> Option<Span>| Held::of(book.iter().filter_map(of).collect(), vec![0.0]).mean.0.least;
+        let (ttft, tpot) = (truth(|t| Some(t.ttft_ms)), truth(|t| t.tpot_ms));
+        println!("server's book of that run: {} answers, TTFT mean {ttft:.2}, TPOT mean {tpot:.3} ms", book.len());
+        let (_, _, start) = run(Case { streams: 1, tokens: 1, rounds: 1, ..fast });
+        let (said, book, cpu) = run(fast);
+        match said {
+            Err(why) => println!("{why}"),
+            Ok(_) => cost_line(name, &book, cpu - start, rusage(libc::RUSAGE_CHILDREN).1),
         }
     }
     true
+}
+
+/// What was absorbed, by the server's book, and what it cost the client.
+fn cost_line(name: &str, book: &[Truth], cpu_ms: f64, largest_mib: f64) {
+    let tokens: u64 = book.iter().map(|t| u64::from(t.tokens)).sum();
+    let window =
+        book.iter().map(|t| t.began).min().zip(book.iter().map(|t| t.ended).max()).map_or(f64::NAN, |(from, to)| (to - from).as_secs_f64());
+    println!(
+        "{name}: {tokens} tokens in {window:.2} s: {:.0} tokens/s, {:.1} us of a processor per token, largest resident size {largest_mib:.0} MiB",
+        tokens as f64 / window,
+        cpu_ms * 1000.0 / tokens as f64
+    );
+}
+
+/// Processor time, ms, and largest resident size of one process, MiB: getrusage(2).
+fn rusage(who: libc::c_int) -> (f64, f64) {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage fills in the structure that it is given.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(who, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    let ms = |t: libc::timeval| t.tv_sec as f64 * 1000.0 + t.tv_usec as f64 / 1000.0;
+    (ms(usage.ru_utime) + ms(usage.ru_stime), usage.ru_maxrss as f64 / 1024.0)
 }
 
 /// Runs a program, or says that it is missing.
@@ -316,12 +363,12 @@ fn program(variable: &str, name: &str, arguments: &[String]) -> Result<String, S
 }
 
 /// guidellm 0.8 (`pip install guidellm`); without a tokeniser, as none can be fetched here: prompts are lines of text.
-fn guidellm(url: &str, case: Case) -> String {
+fn guidellm(url: &str, case: Case) -> Result<String, String> {
     let place = |kind: &str| std::env::temp_dir().join(format!("fathom-guidellm-{}.{kind}", std::process::id()));
     let (prompts, result) = (place("txt"), place("json"));
     let lines: String = (0..case.streams * case.rounds).map(|n| format!("Tell of ship {n}, its port and its crew.\n")).collect();
     if let Err(error) = std::fs::write(&prompts, lines) {
-        return format!("guidellm: not measured, {error}");
+        return Err(format!("guidellm: not measured, {error}"));
     }
     let arguments = [
         "run".to_owned(),
@@ -337,12 +384,8 @@ fn guidellm(url: &str, case: Case) -> String {
     for file in [prompts, result] {
         let _ = std::fs::remove_file(file);
     }
-    match said {
-        Err(why) => why,
-        Ok(text) => {
-            read.and_then(|json| guidellm_figures(&json)).unwrap_or_else(|| format!("guidellm: no figures found in its file\n{text}"))
-        }
-    }
+    let text = said?;
+    read.and_then(|json| guidellm_figures(&json)).ok_or_else(|| format!("guidellm: no figures found in its file\n{text}"))
 }
 
 /// `benchmarks[0].metrics.{time_to_first_token_ms,inter_token_latency_ms}.successful.{mean,median}` of guidellm's file; its
@@ -361,7 +404,7 @@ fn guidellm_figures(json: &str) -> Option<String> {
     ))
 }
 
-fn vllm(url: &str, case: Case) -> String {
+fn vllm(url: &str, case: Case) -> Result<String, String> {
     let arguments = [
         "bench",
         "serve",
@@ -390,5 +433,5 @@ fn vllm(url: &str, case: Case) -> String {
     let lines = |text: String| {
         text.lines().filter(|l| l.contains("TTFT") || l.contains("TPOT") || l.contains("requests:")).collect::<Vec<_>>().join("\n")
     };
-    said.map_or_else(|why| why, lines)
+    said.map(lines)
 }

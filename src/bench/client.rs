@@ -1,6 +1,7 @@
 //! One request, timed at the socket: the times of FORMATS section 5, on the monotonic clock.
 
 use super::sample::{Outcome, Sample};
+use super::stamped::{Late, Stamped};
 use super::wire::Reader;
 use crate::check::clean;
 use crate::probe::completion::{Completion, error_message};
@@ -82,19 +83,30 @@ impl Target {
         [head.as_bytes(), body].concat()
     }
 
-    /// Connects; returns the stream and the times of the TCP and the TLS handshake.
-    pub(super) async fn connect(&self, until: Instant) -> Result<(Box<dyn Duplex>, Duration, Option<Duration>), String> {
+    /// Connects, with TLS where the target wants it.
+    pub(super) async fn connect(&self, until: Instant) -> Result<Connection, String> {
         let (stream, took) = connect(&self.net, self.server, until).await.map_err(|failed| format!("connect: {}", failed.word))?;
         // A request is written in one piece, but a TLS record is not a segment.
         stream.set_nodelay(true).ok();
-        let Some((name, config)) = &self.tls else { return Ok((Box::new(stream), took, None)) };
+        let stream = Stamped::new(stream);
+        let late = stream.late();
+        let Some((name, config)) = &self.tls else { return Ok(Connection { stream: Box::new(stream), tcp: took, tls: None, late }) };
         let began = Instant::now();
         match timeout_at(until, TlsConnector::from(config.clone()).connect(name.clone(), stream)).await {
-            Ok(Ok(stream)) => Ok((Box::new(stream), took, Some(began.elapsed()))),
+            Ok(Ok(stream)) => Ok(Connection { stream: Box::new(stream), tcp: took, tls: Some(began.elapsed()), late }),
             Ok(Err(error)) => Err(tls::word(&error)),
             Err(_) => Err("TIMEOUT".to_owned()),
         }
     }
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) stream: Box<dyn Duplex>,
+    /// What the TCP handshake took, and the TLS handshake.
+    tcp: Duration,
+    tls: Option<Duration>,
+    late: Late,
 }
 
 /// A stream of either kind.
@@ -131,6 +143,9 @@ struct Times {
     send: Option<Instant>,
     uploaded: Option<Instant>,
     headers: Option<Instant>,
+    /// How late its first and its last token were read, ms.
+    first_late: Option<f64>,
+    last_late: Option<f64>,
 }
 
 /// Sends a request and reads its answer to the end; at most `patience`. `began` is the start of the window.
@@ -155,7 +170,7 @@ pub async fn run(target: &Target, job: Job, began: Instant, patience: Duration) 
 }
 
 async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut Times, stream: &mut Completion) -> Result<(), String> {
-    let (mut socket, tcp, tls) = target.connect(until).await?;
+    let Connection { stream: mut socket, tcp, tls, late } = target.connect(until).await?;
     (times.connect, times.tls) = (Some(tcp), tls);
     times.send = Some(Instant::now());
     socket.write_all(request).await.map_err(|e| tls::word(&e))?;
@@ -177,10 +192,17 @@ async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut T
         if total > MOST_STREAM_BYTES {
             return Err("an answer longer than 64 MiB".to_owned());
         }
+        let (late, before) = (late.ms(), stream.last_token());
         // An engine's step reaches all streams at once: each is read, and so timed, before any of them is parsed.
         tokio::task::yield_now().await;
         for event in events.feed(piece.bytes).map_err(|_| "a line or event longer than 1 MiB".to_owned())? {
             stream.event(&event, piece.at, piece.read);
+        }
+        if stream.last_token() != before {
+            times.last_late = late;
+            if before.is_none() {
+                times.first_late = late;
+            }
         }
     }
     Ok(())
@@ -243,6 +265,8 @@ fn sum_up(job: &Job, bytes: usize, outcome: Outcome, times: &Times, stream: &Com
         tpot_ms: stream.tokens_per_s().ok().filter(|rate| *rate > 0.0).map(|rate| 1000.0 / rate),
         e2e_ms: ms(since(times.send, last)),
         e2e_scheduled_ms: ms(since(job.due, last)),
+        first_late_ms: times.first_late,
+        last_late_ms: times.last_late,
         prompt_tokens: stream.prompt_tokens,
         output_tokens: stream.usage(),
         token_events,

@@ -253,6 +253,9 @@ impl Loop {
         client.set_lags(lags);
         client.token_events = driven.samples.iter().map(|s| s.token_events).sum();
         client.token_reads = driven.samples.iter().map(|s| s.token_reads).sum();
+        let read_late: Vec<bool> = driven.samples.iter().filter(|s| s.complete()).filter_map(Sample::read_late).collect();
+        client.answers_stamped = read_late.len() as u64;
+        client.answers_read_late = read_late.into_iter().filter(|late| *late).count() as u64;
         let mut late: Vec<f64> = driven.samples.iter().filter_map(send_lag).collect();
         late.sort_by(f64::total_cmp);
         client.send_lag_p99_ms = quantile(&late, 0.99);

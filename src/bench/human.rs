@@ -112,11 +112,12 @@ fn rates(text: &mut String, r: &Report) {
     let number = |v: Option<f64>| v.map_or_else(|| "?".to_owned(), |v| format!("{v:.2}"));
     let _ = writeln!(
         text,
-        "client      ran {}, waited for a processor {}, {} events per read, loop late {} ms (p99)",
+        "client      ran {}, waited for a processor {}, {} events per read, loop late {} ms (p99), {} of the answers read late",
         share(c.running_ms),
         share(c.waiting_ms),
         number(c.events_per_read()),
-        number(c.lag_p99_ms)
+        number(c.lag_p99_ms),
+        c.read_late().map_or_else(|| "?".to_owned(), |p| format!("{:.0} %", p * 100.0))
     );
 }
 

@@ -3,7 +3,7 @@
 //! A client that does not get the processor reads late and in lumps: then times to first token are too long, times per
 //! token too short, and nothing in the figures shows it. So every run brings evidence about its own client.
 
-use super::stats::quantile;
+use super::stats::{LEAST_FOR_P99, quantile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub const MOST_WAIT_PER_TURN_MS: f64 = 0.5;
 pub const MOST_BUSY: f64 = 0.8;
 /// Most that the client's loop may be behind, in the median and in the 99th percentile, ms.
 pub const MOST_LAG_MS: (f64, f64) = (1.0, 5.0);
+/// Most of the complete answers whose first or last token may have been read late (more than 1 ms and 1 % of its time): fewer move
+/// neither the median nor the 90th percentile; and the same where the 99th percentile is told.
+pub const MOST_READ_LATE: (f64, f64) = (0.05, 0.005);
 /// Token events per read above which the times between events say nothing.
 pub const MOST_EVENTS_PER_READ: f64 = 1.05;
 /// Token events per read above which no time can be trusted.
@@ -37,6 +40,10 @@ pub struct Client {
     pub lag_p50_ms: Option<f64>,
     /// The same, 99th percentile.
     pub lag_p99_ms: Option<f64>,
+    /// Complete answers of which the kernel stamped the first and the last token when they came.
+    pub answers_stamped: u64,
+    /// Those of them whose first or last token then lay in the client's socket for more than 1 ms and 1 % of its time.
+    pub answers_read_late: u64,
     /// Token events of all requests.
     pub token_events: u64,
     /// Reads that brought them.
@@ -51,6 +58,11 @@ impl Client {
         lags.sort_by(f64::total_cmp);
         self.lag_p50_ms = quantile(&lags, 0.5);
         self.lag_p99_ms = quantile(&lags, 0.99);
+    }
+
+    /// Share of the answers that were read late; `None` where the kernel stamps nothing.
+    pub fn read_late(&self) -> Option<f64> {
+        (self.answers_stamped > 0).then(|| self.answers_read_late as f64 / self.answers_stamped as f64)
     }
 
     /// Token events for each read that brought any; 1 is healthy.
@@ -98,7 +110,7 @@ pub fn judge(client: &Client) -> Validity {
     saturated(client, &mut validity);
     late(client, &mut validity);
     lumps(client, &mut validity);
-    if validity.valid && client.waiting_ms.is_none() && client.lag_p99_ms.is_none() {
+    if validity.valid && client.waiting_ms.is_none() && client.lag_p99_ms.is_none() && client.read_late().is_none() {
         validity.doubt("no-evidence", "nothing tells whether this client was starved");
     }
     validity
@@ -132,6 +144,11 @@ fn late(client: &Client, validity: &mut Validity) {
     } else if let Some(lag) = above(client.lag_p99_ms, MOST_LAG_MS.1) {
         validity.doubt(LIMITED, format!("its loop answered a timer {lag:.1} ms late (99th percentile)"));
     }
+    let most = if client.answers_stamped < LEAST_FOR_P99 as u64 { MOST_READ_LATE.0 } else { MOST_READ_LATE.1 };
+    if above(client.read_late(), most).is_some() {
+        let (late, all) = (client.answers_read_late, client.answers_stamped);
+        validity.doubt(LIMITED, format!("it read the first or the last token of {late} of {all} answers late"));
+    }
     if let Some(lag) = above(client.send_lag_p99_ms, MOST_SEND_LAG_MS) {
         validity.doubt(LIMITED, format!("requests were sent {lag:.1} ms after their time (99th percentile)"));
     }
@@ -161,6 +178,8 @@ mod tests {
             turns: Some(9800),
             lag_p50_ms: Some(0.06),
             lag_p99_ms: Some(0.41),
+            answers_stamped: 256,
+            answers_read_late: 2,
             token_events: 25_600,
             token_reads: 25_590,
             send_lag_p99_ms: None,
@@ -175,13 +194,14 @@ mod tests {
 
     #[test]
     fn each_sign_of_a_starved_client_suffices() {
-        let starved: [fn(&mut Client); 7] = [
+        let starved: [fn(&mut Client); 8] = [
             |c| c.waiting_ms = Some(1900.0),
             |c| (c.waiting_ms, c.turns) = (Some(150.0), Some(200)),
             |c| c.running_ms = Some(3990.0),
             |c| c.lag_p50_ms = Some(1.4),
             |c| c.lag_p99_ms = Some(9.0),
             |c| c.send_lag_p99_ms = Some(30.0),
+            |c| c.answers_read_late = 64,
             |c| (c.token_reads, c.waiting_ms) = (2000, Some(1900.0)),
         ];
         for (n, change) in starved.iter().enumerate() {
@@ -189,6 +209,15 @@ mod tests {
             change(&mut client);
             assert_eq!(judge(&client).word(), "invalid: client-limited", "{n}");
         }
+    }
+
+    #[test]
+    fn a_99th_percentile_bears_fewer_late_reads() {
+        let few = |late| Client { answers_stamped: 1000, answers_read_late: late, ..healthy() };
+        assert!(judge(&few(5)).valid && judge(&Client { answers_stamped: 100, ..few(5) }).valid);
+        let v = judge(&few(6));
+        assert_eq!(v.word(), "invalid: client-limited");
+        assert_eq!(v.reasons, ["it read the first or the last token of 6 of 1000 answers late"]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod sample;
 pub mod scrape;
+mod stamped;
 pub mod stats;
 #[cfg(test)]
 mod tests;

@@ -6,15 +6,17 @@
 
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt};
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::unistd::Pid;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Between two looks at whether it shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,19 +34,44 @@ pub(crate) struct Pace {
     pub(crate) slots: usize,
 }
 
-/// What the server did for one request, ms.
+/// What the server did for one request, ms. A request begins when its last byte came off the wire by the kernel's clock, not
+/// when this thread was let at the processor to read it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Truth {
     /// From its last byte to its turn.
     pub(crate) queue_ms: f64,
     /// From its last byte to its first token.
-    pub(crate) ttft_ms: f64,
+    pub(crate) ttft_ms: Span,
     /// From one token to the next, on average; `None` for one token.
-    pub(crate) tpot_ms: Option<f64>,
+    pub(crate) tpot_ms: Option<Span>,
     /// From its last byte to its last token.
-    pub(crate) e2e_ms: f64,
+    pub(crate) e2e_ms: Span,
     /// Tokens.
     pub(crate) tokens: u32,
+    /// When its last byte came, and when its last token had gone.
+    pub(crate) began: Instant,
+    pub(crate) ended: Instant,
+}
+
+/// The truth lies between: a token left after the clock was read before its write and before it was read behind it. The two are
+/// microseconds apart unless this thread lost its processor in between.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+impl Span {
+    /// How far a figure lies outside, ms; zero within, and no number where one is missing.
+    fn error(self, seen: f64) -> f64 {
+        if seen < self.least {
+            seen - self.least
+        } else if seen <= self.most {
+            0.0
+        } else {
+            seen - self.most
+        }
+    }
 }
 
 /// Binds the calling thread, and those that it will start, to one processor.
@@ -86,36 +113,38 @@ impl Pacer {
 /// A latency by both sides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
-    pub(crate) p50: (f64, f64),
-    pub(crate) p90: (f64, f64),
-    pub(crate) mean: (f64, f64),
+    pub(crate) p50: (Span, f64),
+    pub(crate) p90: (Span, f64),
+    pub(crate) mean: (Span, f64),
 }
 
 impl Held {
     /// The truth first, then what the client says.
-    pub(crate) fn of(mut truth: Vec<f64>, mut seen: Vec<f64>) -> Self {
+    pub(crate) fn of(truth: Vec<Span>, mut seen: Vec<f64>) -> Self {
         let at = |samples: &mut Vec<f64>, q: f64| {
             samples.sort_by(f64::total_cmp);
             samples.get(((q * samples.len() as f64).ceil() as usize).saturating_sub(1)).copied().unwrap_or(f64::NAN)
         };
         let mean = |samples: &[f64]| samples.iter().sum::<f64>() / samples.len() as f64;
-        let mut both = |q| (at(&mut truth, q), at(&mut seen, q));
+        let (mut least, mut most): (Vec<f64>, Vec<f64>) = truth.iter().map(|span| (span.least, span.most)).unzip();
+        let mut both = |q| (Span { least: at(&mut least, q), most: at(&mut most, q) }, at(&mut seen, q));
         let (p50, p90) = (both(0.5), both(0.9));
-        Self { p50, p90, mean: (mean(&truth), mean(&seen)) }
+        Self { p50, p90, mean: (Span { least: mean(&least), most: mean(&most) }, mean(&seen)) }
     }
 
     /// The greatest error of the three, ms.
     pub(crate) fn error(&self) -> f64 {
         [self.p50, self.p90, self.mean]
             .into_iter()
-            .map(|(truth, seen)| seen - truth)
+            .map(|(truth, seen)| truth.error(seen))
             .max_by(|a, b| a.abs().total_cmp(&b.abs()))
             .unwrap_or(0.0)
     }
 
     /// Whether every one is as near the truth as this, in ms or as a share of it: the greater of both. What is not a number is not.
     pub(crate) fn within(&self, (ms, share): (f64, f64)) -> bool {
-        [self.p50, self.p90, self.mean].into_iter().all(|(truth, seen)| (seen - truth).abs() <= ms.max(truth * share))
+        let near = |(truth, seen): (Span, f64)| truth.error(seen).abs() <= ms.max(truth.least * share);
+        [self.p50, self.p90, self.mean].into_iter().all(near)
     }
 }
 
@@ -147,8 +176,15 @@ struct Answer {
     arrived: Instant,
     scheduled: Option<Instant>,
     due: Instant,
-    first: Option<Instant>,
-    last: Instant,
+    first: Option<Written>,
+    last: Written,
+}
+
+/// The clock before a write and behind it.
+#[derive(Clone, Copy)]
+struct Written {
+    from: Instant,
+    to: Instant,
 }
 
 impl Server {
@@ -161,6 +197,7 @@ impl Server {
             while let Ok((stream, _)) = self.listener.accept() {
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
+                setsockopt(&stream, ReceiveTimestampns, &true)?;
                 let (input, output) = (Vec::new(), Vec::new());
                 self.connections.push(Connection { stream, input, output, answer: None, close: false, gone: false });
             }
@@ -208,23 +245,27 @@ impl Server {
 impl Connection {
     fn read(&mut self, arrivals: &mut u64) {
         let mut buffer = [0; 16 << 10];
+        let mut came = Instant::now();
         loop {
-            match self.stream.read(&mut buffer) {
-                Ok(n) if n > 0 && self.input.len() < MOST_REQUEST => self.input.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            match receive(&self.stream, &mut buffer) {
+                Ok((n, at)) if n > 0 && self.input.len() < MOST_REQUEST => {
+                    self.input.extend_from_slice(&buffer[..n]);
+                    came = at;
+                }
+                Err(nix::errno::Errno::EAGAIN) => break,
                 _ => {
                     self.gone = true;
                     return;
                 }
             }
         }
-        if self.answer.is_none() && self.take_request(*arrivals).is_some() {
+        if self.answer.is_none() && self.take_request(*arrivals, came).is_some() {
             *arrivals += 1;
         }
     }
 
     /// Takes a whole request off the input.
-    fn take_request(&mut self, number: u64) -> Option<()> {
+    fn take_request(&mut self, number: u64, came: Instant) -> Option<()> {
         let end = self.input.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
         let head = String::from_utf8_lossy(&self.input[..end]).to_ascii_lowercase();
         let length = after(&head, "content-length:").unwrap_or(0) as usize;
@@ -235,7 +276,6 @@ impl Connection {
             self.output = page(&head);
             return None;
         }
-        let now = Instant::now();
         let tokens = after(&body, "\"max_tokens\":").or_else(|| after(&body, "\"max_completion_tokens\":")).unwrap_or(16);
         self.answer = Some(Answer {
             number,
@@ -243,11 +283,11 @@ impl Connection {
             running_usage: body.contains("continuous_usage_stats"),
             tokens: u32::try_from(tokens.max(1)).unwrap_or(u32::MAX),
             written: 0,
-            arrived: now,
+            arrived: came,
             scheduled: None,
-            due: now,
+            due: came,
             first: None,
-            last: now,
+            last: Written { from: came, to: came },
         });
         self.output = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
         Some(())
@@ -257,18 +297,20 @@ impl Connection {
     fn write(&mut self, interval: Duration) -> Option<Truth> {
         self.flush();
         while self.output.is_empty() {
-            let now = Instant::now();
-            let answer = self.answer.as_mut().filter(|a| a.scheduled.is_some() && a.due <= now)?;
-            answer.token(&mut self.output, now);
+            let from = Instant::now();
+            let answer = self.answer.as_mut().filter(|a| a.scheduled.is_some() && a.due <= from)?;
+            answer.token(&mut self.output);
             answer.due += interval;
-            let truth = (answer.written == answer.tokens).then(|| answer.truth());
-            if truth.is_some() {
-                self.answer = None;
-            }
             self.flush();
-            if truth.is_some() || interval.is_zero() {
+            let answer = self.answer.as_mut()?;
+            answer.last = Written { from, to: Instant::now() };
+            answer.first.get_or_insert(answer.last);
+            if answer.written == answer.tokens {
+                return self.answer.take().map(|answer| answer.truth());
+            }
+            if interval.is_zero() {
                 // One token each in turn, or a fast reader would be served alone.
-                return truth;
+                return None;
             }
         }
         None
@@ -287,10 +329,9 @@ impl Connection {
 
 impl Answer {
     /// The next token, in vLLM's shape: the role right before the first one, usage and `[DONE]` behind the last.
-    fn token(&mut self, output: &mut Vec<u8>, now: Instant) {
+    fn token(&mut self, output: &mut Vec<u8>) {
         self.written += 1;
-        self.last = now;
-        if self.first.replace(self.first.unwrap_or(now)).is_none() && self.chat {
+        if self.first.is_none() && self.chat {
             chunk(
                 output,
                 &self.event(r#"[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]"#, false),
@@ -321,15 +362,32 @@ impl Answer {
 
     fn truth(&self) -> Truth {
         let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
+        let since = |from: Written, to: Written| Span { least: ms(from.to, to.from), most: ms(from.from, to.to) };
+        let arrived = Written { from: self.arrived, to: self.arrived };
         let first = self.first.unwrap_or(self.last);
+        let (decode, gaps) = (since(first, self.last), f64::from(self.written.saturating_sub(1)));
         Truth {
             queue_ms: ms(self.arrived, self.scheduled.unwrap_or(self.arrived)),
-            ttft_ms: ms(self.arrived, first),
-            tpot_ms: (self.written > 1).then(|| ms(first, self.last) / f64::from(self.written - 1)),
-            e2e_ms: ms(self.arrived, self.last),
+            ttft_ms: since(arrived, first),
+            tpot_ms: (gaps > 0.0).then(|| Span { least: decode.least / gaps, most: decode.most / gaps }),
+            e2e_ms: since(arrived, self.last),
             tokens: self.written,
+            began: self.arrived,
+            ended: self.last.to,
         }
     }
+}
+
+/// Reads what is there, and when the last of it came by the kernel's clock (socket(7), SO_TIMESTAMPNS).
+fn receive(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<(usize, Instant)> {
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let stamp =
+        message.cmsgs()?.find_map(|c| if let ControlMessageOwned::ScmTimestampns(at) = c { Some(Duration::from(at)) } else { None });
+    let ago = stamp.and_then(|at| clock.duration_since(SystemTime::UNIX_EPOCH + at).ok()).unwrap_or_default();
+    Ok((message.bytes, now.checked_sub(ago).unwrap_or(now)))
 }
 
 fn chunk(output: &mut Vec<u8>, event: &str) {

@@ -51,6 +51,11 @@ pub struct Sample {
     pub e2e_ms: Option<f64>,
     /// The same from the scheduled time (open loop).
     pub e2e_scheduled_ms: Option<f64>,
+    /// How long the first token lay in the client's socket before it was read: in every time that ends with it, and no fault
+    /// of the server; `None` where the kernel does not tell.
+    pub first_late_ms: Option<f64>,
+    /// The same of the last token.
+    pub last_late_ms: Option<f64>,
     /// `usage.prompt_tokens`.
     pub prompt_tokens: Option<u64>,
     /// `usage.completion_tokens`.
@@ -88,6 +93,8 @@ impl Sample {
             tpot_ms: None,
             e2e_ms: None,
             e2e_scheduled_ms: None,
+            first_late_ms: None,
+            last_late_ms: None,
             prompt_tokens: None,
             output_tokens: None,
             token_events: 0,
@@ -117,6 +124,13 @@ impl Sample {
     /// End-to-end time for the figures, likewise.
     pub fn e2e(&self) -> f64 {
         self.latency(self.e2e_scheduled_ms.or(self.e2e_ms))
+    }
+
+    /// Whether the client read its first or its last token so late that its latency is off by more than 1 ms and 1 %; `None` where
+    /// nothing tells.
+    pub fn read_late(&self) -> Option<bool> {
+        let off = |late: Option<f64>, ms: Option<f64>| late.zip(ms).map(|(late, ms)| late > (ms / 100.0).max(1.0));
+        off(self.first_late_ms, self.ttft_ms).zip(off(self.last_late_ms, self.e2e_ms)).map(|(first, last)| first || last)
     }
 
     fn latency(&self, ms: Option<f64>) -> f64 {
@@ -211,6 +225,14 @@ pub(crate) mod tests {
         for bad in ["", "ttft", "ttft=x", "ttft=-1", "itl=3", "ttft=inf"] {
             assert!(Slo::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_the_client_read_late_is_known() {
+        let read = |first, last| Sample { first_late_ms: first, last_late_ms: last, ..good(40.0, 10.0, 50) }.read_late();
+        assert_eq!(read(Some(0.9), Some(5.2)), Some(false), "within 1 ms, and within 1 % of 530 ms");
+        assert_eq!((read(Some(1.1), Some(0.0)), read(Some(0.0), Some(5.4))), (Some(true), Some(true)));
+        assert_eq!((read(None, Some(0.1)), read(Some(0.1), None)), (None, None));
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub async fn scrape(target: &Target) -> Result<Scrape, String> {
 }
 
 async fn fetch(target: &Target, path: &str, until: Instant) -> Result<String, String> {
-    let (mut socket, _, _) = target.connect(until).await?;
+    let mut socket = target.connect(until).await?.stream;
     socket.write_all(&target.request("GET", path, b"")).await.map_err(|e| crate::probe::tls::word(&e))?;
     let mut reader = Reader::new(socket);
     let (head, _) = reader.head().await?;
