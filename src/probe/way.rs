@@ -1,63 +1,45 @@
-//! By which device and table the kernel would send to an address: what `ip route get` says, by netlink.
+//! By which rule, table and device the kernel would send to an address, by netlink: what `ip route get` says, and the rule besides.
 
+use super::net::errno_word;
+use super::netlink::{Netlink, Question, selected};
+use crate::check::clean;
 use crate::vantage::Net;
-use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-use rtnetlink::{Error, Handle, RouteMessageBuilder};
 use std::net::Ipv4Addr;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-/// Device and table of the kernel's choice; the error says why there is none: `ENETUNREACH`, or what failed.
-pub(super) async fn route_to(net: &Net, to: Ipv4Addr, deadline: Instant) -> Result<(String, u32), String> {
-    // The netlink socket must be opened inside the network; it stays there wherever it is polled.
-    let opened = net.with(rtnetlink::new_connection).and_then(|opened| opened);
-    let (connection, handle, _) = opened.map_err(|e| format!("netlink: {e}"))?;
-    let serving = tokio::spawn(connection);
-    let answer = timeout_at(deadline, ask(&handle, to)).await;
-    serving.abort();
-    answer.unwrap_or_else(|_| Err("netlink: no answer before the deadline".to_owned()))
+/// The kernel's choice for packets of the vantage's own.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) device: String,
+    /// Table that decided it.
+    pub(super) table: u32,
+    /// The ip rule that led to the table, or why it cannot be told.
+    pub(super) rule: Result<String, String>,
 }
 
-async fn ask(handle: &Handle, to: Ipv4Addr) -> Result<(String, u32), String> {
-    let mut request = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
-    // Without this flag the kernel answers "main" whatever table it was (rtnetlink(7), RTM_F_LOOKUP_TABLE).
-    request.header.flags |= RouteFlags::LookupTable;
-    let route = handle.route().get(request).execute().try_next().await.map_err(|e| word(&e))?.ok_or("netlink: empty answer")?;
-    let index = oif(&route).ok_or("the route has no device")?;
-    let link = handle.link().get().match_index(index).execute().try_next().await.map_err(|e| word(&e))?;
-    let name =
-        link.and_then(|link| link.attributes.into_iter().find_map(|a| if let LinkAttribute::IfName(name) = a { Some(name) } else { None }));
-    Ok((name.unwrap_or_else(|| format!("if{index}")), table(&route)))
-}
-
-fn oif(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|a| if let RouteAttribute::Oif(index) = a { Some(*index) } else { None })
-}
-
-/// The attribute if there is one: the header has room for table numbers up to 255 only.
-fn table(route: &RouteMessage) -> u32 {
-    let attribute = route.attributes.iter().find_map(|a| if let RouteAttribute::Table(table) = a { Some(*table) } else { None });
-    attribute.unwrap_or_else(|| u32::from(route.header.table))
-}
-
-fn word(error: &Error) -> String {
-    match error {
-        Error::NetlinkError(message) => super::net::errno_word(&message.to_io()),
-        other => format!("netlink: {other}"),
-    }
+/// The error says why there is none: `ENETUNREACH`, or what failed.
+pub(super) async fn way_to(net: &Net, to: Ipv4Addr, deadline: Instant) -> Result<Way, String> {
+    let netlink = Netlink::open(net, deadline)?;
+    let question = Question { to, from: None, iif: None, mark: None };
+    let route = netlink.lookup(question).await?.map_err(|refusal| errno_word(&refusal))?;
+    let index = route.device.ok_or("the route has no device")?;
+    let device = netlink.devices().await?.into_iter().find(|d| d.index == index).map_or(format!("if{index}"), |d| clean(&d.name, 64));
+    let rules = netlink.rules().await;
+    let rule = rules.and_then(|rules| selected(&rules, &route, &question, None).map(|rule| rule.text()));
+    Ok(Way { device, table: route.table, rule })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vantage::NetNs;
-    use rtnetlink::LinkUnspec;
+    use rtnetlink::packet_route::route::RouteAttribute;
     use rtnetlink::packet_route::rule::RuleAction;
+    use rtnetlink::{LinkUnspec, RouteMessageBuilder};
     use std::time::Duration;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn ns_names_device_and_table() {
+    async fn ns_names_device_table_and_rule() {
         if !crate::vantage::netns::testing::in_private() {
             return;
         }
@@ -66,7 +48,7 @@ mod tests {
         tokio::spawn(connection);
         let soon = Instant::now() + Duration::from_secs(5);
         let to = Ipv4Addr::new(203, 0, 113, 9);
-        assert_eq!(route_to(&net, to, soon).await.unwrap_err(), "ENETUNREACH");
+        assert_eq!(way_to(&net, to, soon).await.unwrap_err(), "ENETUNREACH");
         handle.link().set(LinkUnspec::new_with_index(1).up().build()).execute().await.unwrap();
         let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 24).output_interface(1).table_id(52);
         let mut route = route.build();
@@ -77,6 +59,7 @@ mod tests {
         }
         handle.route().add(route).execute().await.unwrap();
         handle.rule().add().v4().action(RuleAction::ToTable).table_id(52).priority(5270).execute().await.unwrap();
-        assert_eq!(route_to(&net, to, soon).await.unwrap(), ("lo".to_owned(), 52));
+        let way = way_to(&net, to, soon).await.unwrap();
+        assert_eq!((way.device.as_str(), way.table, way.rule.as_deref()), ("lo", 52, Ok("5270: from all lookup 52")));
     }
 }
