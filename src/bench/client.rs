@@ -3,7 +3,7 @@
 use super::sample::{Outcome, Sample};
 use super::wire::Reader;
 use crate::check::{clean, secret};
-use crate::probe::completion::{Completion, error_message};
+use crate::probe::completion::{Completion, refusal};
 use crate::probe::net::connect;
 use crate::probe::ocr_page::repeats;
 use crate::probe::sse::Sse;
@@ -11,7 +11,6 @@ use crate::probe::tls;
 use crate::vantage::Net;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +162,7 @@ async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut T
     let (head, at) = reader.head().await?;
     times.headers = Some(at);
     if head.status != 200 {
-        return Err(refusal(target, head.status, &mut reader).await);
+        return Err(target.said(&refusal(head.status, &start_of_body(&mut reader).await), 200));
     }
     if !head.content_type.to_ascii_lowercase().starts_with("text/event-stream") {
         return Err(format!("not an event stream but `{}`", target.said(&head.content_type, 60)));
@@ -184,8 +183,8 @@ async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut T
     Ok(())
 }
 
-/// The words of an answer that is no stream.
-async fn refusal(target: &Target, status: u16, reader: &mut Reader<Box<dyn Duplex>>) -> String {
+/// As much of an answer that is no stream as is worth reading.
+async fn start_of_body(reader: &mut Reader<Box<dyn Duplex>>) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(piece)) = reader.piece().await {
         body.extend_from_slice(&piece.bytes[..piece.bytes.len().min(MOST_ERROR_BYTES - body.len())]);
@@ -193,9 +192,7 @@ async fn refusal(target: &Target, status: u16, reader: &mut Reader<Box<dyn Duple
             break;
         }
     }
-    let message = serde_json::from_slice::<Value>(&body).ok().as_ref().and_then(error_message);
-    let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-    target.said(format!("HTTP {status}: {}", message.trim()).trim_end_matches(": "), 200)
+    body
 }
 
 fn out_of_time(times: &Times, stream: &Completion, patience: Duration) -> String {
