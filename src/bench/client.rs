@@ -3,8 +3,8 @@
 use super::sample::{Outcome, Sample};
 use super::stamped::{Late, Stamped};
 use super::wire::Reader;
-use crate::check::clean;
-use crate::probe::completion::{Completion, error_message};
+use crate::check::{clean, secret};
+use crate::probe::completion::{Completion, refusal};
 use crate::probe::net::connect;
 use crate::probe::ocr_page::repeats;
 use crate::probe::sse::Sse;
@@ -12,7 +12,6 @@ use crate::probe::tls;
 use crate::vantage::Net;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
 use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,15 +53,17 @@ impl Target {
         Self { net, server, host: server.to_string(), prefix: String::new(), tls: None, key: None }
     }
 
-    /// Its URL, without anything secret.
+    /// Its URL, without what is or may be secret in it.
     pub fn shown(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         clean(&format!("{scheme}://{}{}", self.host, self.prefix), 200)
     }
 
-    /// A server's words, without the key: some say it back to who sends a wrong one.
-    fn without_key(&self, words: String) -> String {
-        self.key.as_ref().filter(|key| !key.is_empty()).map_or_else(|| words.clone(), |key| words.replace(key.as_str(), "***"))
+    /// A server's words, cleaned and cut, without the secrets that it was sent: some say them back. They are taken out first, or what
+    /// the cut leaves of one would not be known as such.
+    fn said(&self, words: &str, most: usize) -> String {
+        let of_path: Vec<String> = secret::held_by_path(&self.prefix).collect();
+        clean(&secret::without(words, of_path.iter().chain(&self.key).map(String::as_str)), most)
     }
 
     /// Head and body of a request.
@@ -159,12 +160,8 @@ pub async fn run(target: &Target, job: Job, began: Instant, patience: Duration) 
     };
     let outcome = match outcome {
         Ok(()) if stream.complete() => Outcome::Complete,
-        Ok(()) => Outcome::Failed(incomplete(&stream)),
+        Ok(()) => Outcome::Failed(incomplete(target, &stream)),
         Err(word) => Outcome::Failed(word),
-    };
-    let outcome = match outcome {
-        Outcome::Failed(word) => Outcome::Failed(target.without_key(word)),
-        other => other,
     };
     sum_up(&job, request.len(), outcome, &times, &stream, began)
 }
@@ -180,10 +177,10 @@ async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut T
     let (head, at) = reader.head().await?;
     times.headers = Some(at);
     if head.status != 200 {
-        return Err(refusal(head.status, &mut reader).await);
+        return Err(target.said(&refusal(head.status, &start_of_body(&mut reader).await), 200));
     }
     if !head.content_type.to_ascii_lowercase().starts_with("text/event-stream") {
-        return Err(format!("not an event stream but `{}`", clean(&head.content_type, 60)));
+        return Err(format!("not an event stream but `{}`", target.said(&head.content_type, 60)));
     }
     let (mut events, mut total) = (Sse::default(), 0);
     while !stream.done {
@@ -208,8 +205,8 @@ async fn exchange(target: &Target, request: &[u8], until: Instant, times: &mut T
     Ok(())
 }
 
-/// The words of an answer that is no stream.
-async fn refusal(status: u16, reader: &mut Reader<Box<dyn Duplex>>) -> String {
+/// As much of an answer that is no stream as is worth reading.
+async fn start_of_body(reader: &mut Reader<Box<dyn Duplex>>) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(piece)) = reader.piece().await {
         body.extend_from_slice(&piece.bytes[..piece.bytes.len().min(MOST_ERROR_BYTES - body.len())]);
@@ -217,9 +214,7 @@ async fn refusal(status: u16, reader: &mut Reader<Box<dyn Duplex>>) -> String {
             break;
         }
     }
-    let message = serde_json::from_slice::<Value>(&body).ok().as_ref().and_then(error_message);
-    let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-    clean(format!("HTTP {status}: {}", message.trim()).trim_end_matches(": "), 200)
+    body
 }
 
 fn out_of_time(times: &Times, stream: &Completion, patience: Duration) -> String {
@@ -233,9 +228,9 @@ fn out_of_time(times: &Times, stream: &Completion, patience: Duration) -> String
 }
 
 /// What a stream with `[DONE]` lacks.
-fn incomplete(stream: &Completion) -> String {
+fn incomplete(target: &Target, stream: &Completion) -> String {
     match &stream.error {
-        Some(error) => clean(&format!("error event: {error}"), 200),
+        Some(error) => target.said(&format!("error event: {error}"), 200),
         None if stream.finish_reason.is_none() => "no finish_reason".to_owned(),
         None => "no usage: tokens unknown".to_owned(),
     }

@@ -101,6 +101,14 @@ pub async fn drive(
     receiver.await.unwrap_or_else(|_| Err(io::Error::other("the client's thread ended")))
 }
 
+/// Prepares the requests of a plan on a thread of its own, which ends when nobody takes them any more.
+fn start_feeder(plan: &Plan, first: u32, began: Instant) -> io::Result<mpsc::Receiver<Job>> {
+    let (sender, jobs) = mpsc::channel(PREPARED);
+    let (plan, nonce) = (plan.clone(), super::random::nonce());
+    std::thread::Builder::new().name("bench-feeder".to_owned()).spawn(move || feed(&plan, first, nonce, began, &sender))?;
+    Ok(jobs)
+}
+
 /// Prepares bodies and hands each over: at its time in an open loop, as soon as there is room in a closed one.
 fn feed(plan: &Plan, first: u32, nonce: u64, began: Instant, jobs: &mpsc::Sender<Job>) {
     let schedule = plan.schedule();
@@ -141,24 +149,15 @@ async fn run(
     progress: Arc<Progress>,
     mut stop: watch::Receiver<Option<Stop>>,
 ) -> io::Result<Driven> {
-    let mut metronome = Metronome::start()?;
+    let lags = Lags::listen()?;
     let limit = match plan.load {
         Load::Closed { concurrency } => concurrency as usize,
         Load::Open { .. } => MOST_IN_FLIGHT,
     };
     let open = matches!(plan.load, Load::Open { .. });
-    let (sender, mut jobs) = mpsc::channel(PREPARED);
-    let lag = Arc::new(Mutex::new(Vec::new()));
-    let lags = lag.clone();
-    let listener = tokio::spawn(async move {
-        while let Some(lag) = metronome.lag().await {
-            lags.lock().unwrap_or_else(PoisonError::into_inner).push(lag);
-        }
-    });
     // A moment for the feeder to prepare what an open loop needs first.
     let began = Instant::now() + if open { Duration::from_millis(20) } else { Duration::ZERO };
-    let (feeding, nonce) = (plan.clone(), super::random::nonce());
-    std::thread::Builder::new().name("bench-feeder".to_owned()).spawn(move || feed(&feeding, first, nonce, began, &sender))?;
+    let mut jobs = start_feeder(&plan, first, began)?;
     let mut state = Loop {
         target: Arc::new(target),
         began,
@@ -193,9 +192,31 @@ async fn run(
     // Nobody may go on preparing for a run that has ended.
     drop(jobs);
     let after = Schedstat::of_this_thread();
-    listener.abort();
-    let lags = std::mem::take(&mut *lag.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(state.finish(&plan, before.zip(after).map(|(before, after)| after.since(before)), lags).await)
+    Ok(state.finish(&plan, before.zip(after).map(|(before, after)| after.since(before)), lags.so_far()).await)
+}
+
+/// How late the event loop reads a regular signal.
+struct Lags {
+    ms: Arc<Mutex<Vec<f64>>>,
+    /// Listens; ends with this.
+    _listener: JoinSet<()>,
+}
+
+impl Lags {
+    fn listen() -> io::Result<Self> {
+        let (mut metronome, ms) = (Metronome::start()?, Arc::new(Mutex::new(Vec::new())));
+        let (heard, mut listener) = (ms.clone(), JoinSet::new());
+        listener.spawn(async move {
+            while let Some(lag) = metronome.lag().await {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(lag);
+            }
+        });
+        Ok(Self { ms, _listener: listener })
+    }
+
+    fn so_far(&self) -> Vec<f64> {
+        std::mem::take(&mut *self.ms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {

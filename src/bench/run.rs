@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Between two looks at the queue while a run goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -141,7 +141,8 @@ impl Bench {
         let warming = Arc::new(Progress::default());
         // The queue of others is watched from the first request on.
         let ours = [progress.clone(), warming.clone()];
-        let watching = AbortOnDrop(tokio::spawn(watch_queue(self.target.clone(), ours, stop.clone())));
+        let mut watching = JoinSet::new();
+        watching.spawn(watch_queue(self.target.clone(), ours, stop.clone()));
         let mut run = Run { bench: self, budget, progress: &progress, stop: &stop, serving, warming, warmup: 0 };
         run.warmup = run.warm_up().await.map_err(Refused::Io)?;
         let outcome = if self.ladder { run.climb().await } else { run.once(&self.plan).await };
@@ -162,14 +163,6 @@ impl Bench {
             Ok(Scrape { waiting: Some(waiting), .. }) if waiting >= 1.0 => Err(Refused::Waiting(waiting as u64)),
             _ => Ok(serving),
         }
-    }
-}
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

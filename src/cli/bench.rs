@@ -1,6 +1,6 @@
 //! `fathom bench vllm`: state, send, report.
 
-use super::session::Session;
+use super::session::{Interrupts, Session};
 use super::{BenchArgs, BenchCommand, Common, output};
 use crate::bench::baseline;
 use crate::bench::client::Target;
@@ -11,6 +11,7 @@ use crate::bench::report::Report;
 use crate::bench::run::{Bench, Refused};
 use crate::bench::sample::Slo;
 use crate::check::clean;
+use crate::def::Inventory;
 use crate::def::inventory::Vllm;
 use crate::probe::lookup::{How, lookup};
 use crate::probe::resolv::ResolvConf;
@@ -24,7 +25,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,10 +48,17 @@ pub(super) fn run(common: &Common, command: &BenchCommand) -> Result<u8> {
 fn vllm(common: &Common, args: &BenchArgs) -> Result<u8> {
     let slo = args.slo.as_deref().map(Slo::parse).transpose().map_err(|e| anyhow!("--slo: {e}"))?;
     let baseline = args.baseline.as_deref().map(read_baseline).transpose()?;
-    let session = Session::open(common)?;
-    let [vantage] = session.vantages.as_slice() else { bail!("a bench has one vantage: --from names several") };
-    let documented = documented(&session, args)?;
-    let target = session.runtime.block_on(target(vantage, documented, args))?;
+    let mut session = Session::open(common)?;
+    let Session { catalog, vantages, runtime, interrupts, .. } = &mut session;
+    let [vantage] = vantages.as_slice() else { bail!("a bench has one vantage: --from names several") };
+    let (documented, target) = match (&args.name, &args.url) {
+        (Some(_), Some(_)) => bail!("a name and --url are two targets"),
+        (None, Some(url)) => (None, runtime.block_on(of_url(vantage, url))?),
+        (name, None) => {
+            let server = documented(&catalog.inventory, name.as_deref()).map_err(|e| anyhow!("{e}; --url takes any"))?;
+            (Some(server), target(vantage, server))
+        }
+    };
     let plan = plan(args, documented)?;
     let gpu = documented.and_then(|v| v.gpu.clone());
     let bench = Bench { target, from: vantage.id.clone(), gpu, plan, slo, goodput: args.goodput, ladder: args.ladder };
@@ -59,10 +66,10 @@ fn vllm(common: &Common, args: &BenchArgs) -> Result<u8> {
         bail!("{why}");
     }
     if let Some(baseline) = &baseline {
-        session.runtime.block_on(bench.comparable(baseline)).map_err(|e| anyhow!(e))?;
+        runtime.block_on(bench.comparable(baseline)).map_err(|e| anyhow!(e))?;
     }
     eprintln!("{} from {}: {}", bench.target.shown(), bench.from, bench.statement());
-    match session.runtime.block_on(follow(&bench))? {
+    match runtime.block_on(follow(&bench, interrupts))? {
         Ok(report) => finish(common, args, report, baseline.as_ref()),
         Err(refused) => {
             eprintln!("fathom: {refused}");
@@ -71,37 +78,23 @@ fn vllm(common: &Common, args: &BenchArgs) -> Result<u8> {
     }
 }
 
-/// The server of the inventory, unless `--url` names another.
-fn documented<'a>(session: &'a Session, args: &BenchArgs) -> Result<Option<&'a Vllm>> {
-    let servers = &session.catalog.inventory.vllms;
-    match (&args.name, &args.url) {
-        (Some(_), Some(_)) => bail!("a name and --url are two targets"),
-        (Some(name), None) => {
-            let known = || servers.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(", ");
-            Ok(Some(
-                servers
-                    .iter()
-                    .find(|v| v.name == *name)
-                    .ok_or_else(|| anyhow!("no model server is called `{}`; known are {}", clean(name, 80), known()))?,
-            ))
-        }
-        (None, Some(_)) => Ok(None),
-        (None, None) => Ok(Some(servers.first().ok_or_else(|| anyhow!("the inventory has no model server: use --url"))?)),
-    }
+/// A model server of the inventory by its name; without a name, the first.
+pub(super) fn documented<'a>(inventory: &'a Inventory, name: Option<&str>) -> Result<&'a Vllm, String> {
+    let servers = &inventory.vllms;
+    let Some(name) = name else { return servers.first().ok_or_else(|| "the inventory has no model server".to_owned()) };
+    servers.iter().find(|v| v.name == name).ok_or_else(|| {
+        let known: Vec<&str> = servers.iter().map(|v| v.name.as_str()).collect();
+        format!("no model server is called `{}`; known are {}", clean(name, 80), known.join(", "))
+    })
 }
 
-async fn target(vantage: &Vantage, documented: Option<&Vllm>, args: &BenchArgs) -> Result<Target> {
-    let mut target = match (documented, &args.url) {
-        (Some(v), _) => Target::plain(vantage.net.clone(), SocketAddrV4::new(v.address, v.port)),
-        (None, Some(url)) => of_url(vantage, url).await?,
-        (None, None) => bail!("no target"),
-    };
-    target.key = key();
-    Ok(target)
+/// Where a documented server is asked.
+pub(super) fn target(vantage: &Vantage, server: &Vllm) -> Target {
+    Target { key: key(), ..Target::plain(vantage.net.clone(), SocketAddrV4::new(server.address, server.port)) }
 }
 
 /// The key of the server, if there is one that can go into a header.
-pub(super) fn key() -> Option<String> {
+fn key() -> Option<String> {
     std::env::var("VLLM_API_KEY").ok().filter(|key| !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()))
 }
 
@@ -126,7 +119,7 @@ async fn of_url(vantage: &Vantage, text: &str) -> Result<Target> {
         }
         _ => bail!("--url must be http or https"),
     };
-    Ok(Target { host: shown, prefix, tls, ..Target::plain(vantage.net.clone(), SocketAddrV4::new(address, port)) })
+    Ok(Target { host: shown, prefix, tls, key: key(), ..Target::plain(vantage.net.clone(), SocketAddrV4::new(address, port)) })
 }
 
 async fn resolve(vantage: &Vantage, host: &str) -> Result<Ipv4Addr> {
@@ -160,13 +153,11 @@ pub(super) fn plan(args: &BenchArgs, documented: Option<&Vllm>) -> Result<Plan> 
 }
 
 /// Runs it with a live line; an interrupt asks for the numbers so far.
-async fn follow(bench: &Bench) -> Result<Result<Report, Refused>> {
+async fn follow(bench: &Bench, interrupts: &mut Interrupts) -> Result<Result<Report, Refused>> {
     let (stop, _keep) = watch::channel(None);
     let progress = Arc::new(Progress::default());
     let running = bench.run(progress.clone(), stop.clone());
     tokio::pin!(running);
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(Duration::from_millis(250));
     let live = std::io::stderr().is_terminal();
     let planned = bench.plans().iter().map(|plan| plan.requests).sum();
@@ -174,8 +165,7 @@ async fn follow(bench: &Bench) -> Result<Result<Report, Refused>> {
     let outcome = loop {
         tokio::select! {
             outcome = &mut running => break outcome,
-            _ = interrupt.recv() => { stop.send_replace(Some(Stop::Interrupted)); }
-            _ = terminate.recv() => { stop.send_replace(Some(Stop::Interrupted)); }
+            () = interrupts.next() => { stop.send_replace(Some(Stop::Interrupted)); }
             _ = tick.tick(), if live => eprint!("\r\x1b[K{}", line(&progress, planned, began.elapsed())),
         }
     };

@@ -1,18 +1,15 @@
 //! `fathom bench vllm` with its defaults, from inside the terminal interface.
 
 use super::BenchArgs;
-use super::bench::{key, plan};
-use crate::bench::client::Target;
+use super::bench::{documented, plan, target};
 use crate::bench::drive::Progress;
 use crate::bench::human;
 use crate::bench::run::Bench;
-use crate::check::clean;
 use crate::def::Inventory;
 use crate::tui::Measuring;
 use crate::tui::bench::Offer;
 use crate::vantage::{Vantage, VantageKind};
 use clap::{Args, FromArgMatches};
-use std::net::SocketAddrV4;
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -40,21 +37,21 @@ pub(super) fn begin(inventory: &Inventory, vantages: &[Arc<Vantage>], server: &s
 
 /// From a node if there is one: that is where the models are asked from.
 fn make(inventory: &Inventory, vantages: &[Arc<Vantage>], server: Option<&str>) -> Result<(String, Bench), String> {
-    let servers = &inventory.vllms;
-    let vllm = match server {
-        Some(name) => servers.iter().find(|v| v.name == name).ok_or_else(|| {
-            let known: Vec<&str> = servers.iter().map(|v| v.name.as_str()).collect();
-            format!("no model server is called `{}`; known are {}", clean(name, 80), known.join(", "))
-        })?,
-        None => servers.first().ok_or("the inventory has no model server")?,
-    };
+    let vllm = documented(inventory, server)?;
     let vantage = vantages.iter().find(|v| v.kind == VantageKind::Node).or(vantages.first()).ok_or("there is no vantage")?;
     let plan = plan(&defaults()?, Some(vllm)).map_err(|e| e.to_string())?;
     if let Some(why) = plan.refused() {
         return Err(why);
     }
-    let target = Target { key: key(), ..Target::plain(vantage.net.clone(), SocketAddrV4::new(vllm.address, vllm.port)) };
-    let bench = Bench { target, from: vantage.id.clone(), gpu: vllm.gpu.clone(), plan, slo: None, goodput: 0.9, ladder: false };
+    let bench = Bench {
+        target: target(vantage, vllm),
+        from: vantage.id.clone(),
+        gpu: vllm.gpu.clone(),
+        plan,
+        slo: None,
+        goodput: 0.9,
+        ladder: false,
+    };
     Ok((vllm.name.clone(), bench))
 }
 

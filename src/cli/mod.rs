@@ -208,7 +208,10 @@ enum BenchCommand {
 pub struct BenchArgs {
     /// A model server of the inventory; without one, its first.
     name: Option<String>,
-    /// Another server. A key for it goes into VLLM_API_KEY.
+    /// Another server; its path may end in /v1. A key for it goes into VLLM_API_KEY.
+    ///
+    /// Users, passwords and queries are refused. What looks like a key in the path (16 or more letters and digits in a row, both of
+    /// them, or a UUID) is shown as *** wherever the URL is shown; shorter ones are not known as such.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Its model; needed with --url.

@@ -30,7 +30,11 @@ fn faults(json: bool) -> Result<u8> {
     for fault in list {
         writeln!(out, "{:<32} layer {}  {}", fault.id, fault.layer, fault.title)?;
         let expected = fault.expects.map_or("no fault: nothing is claimed".to_owned(), |cause| format!("diagnosed as {cause}"));
-        writeln!(out, "{:<32} {expected} from {}", "", fault.decided_from.join(" or "))?;
+        let from = match fault.decided_from {
+            [] => "the place of the fault itself, which --from cannot name".to_owned(),
+            sets => sets.join(" or "),
+        };
+        writeln!(out, "{:<32} {expected} from {from}", "")?;
     }
     output::print(&out)?;
     Ok(0)

@@ -1,5 +1,6 @@
 //! The inventory: what the documents say the network is.
 
+use super::endpoint::Endpoint;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -316,9 +317,9 @@ pub struct Egress {
     /// The same over IPv6, if the others have no IPv6 address.
     #[serde(default)]
     pub echoes_ipv6: Vec<String>,
-    /// STUN servers, `ADDRESS:PORT`, asked for the same thing over UDP.
+    /// STUN servers, `HOST:PORT`, asked for the same thing over UDP.
     #[serde(default)]
-    pub stun: Vec<SocketAddrV4>,
+    pub stun: Vec<Endpoint>,
 }
 
 /// A database outside.

@@ -3,6 +3,7 @@
 pub mod axis;
 pub mod check;
 pub mod document;
+pub mod endpoint;
 pub mod inventory;
 pub mod lint;
 pub mod load;
@@ -13,6 +14,7 @@ pub mod template;
 pub use axis::Axis;
 pub use check::{CheckDef, ExpectDef};
 pub use document::{Document, Finding};
+pub use endpoint::Endpoint;
 pub use inventory::Inventory;
 pub use load::{Catalog, Sources};
 pub use playbook::{Cause, Playbook};

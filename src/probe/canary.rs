@@ -1,8 +1,8 @@
 //! The canary: one short streamed completion with its own deadline for the first token. Only this sees a frozen engine:
 //! its server goes on answering everything else, and sends the headers of the stream at once.
 
-use super::completion::{Completion, error_message};
-use super::http1::{self, Answer};
+use super::completion::{Completion, refusal};
+use super::http1;
 use super::net::{Upload, connect, tcp_times, upload};
 use super::sse::Sse;
 use crate::check::clean;
@@ -92,7 +92,8 @@ async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &m
     canary.status = answer.head.status.as_u16();
     canary.headers = Some(answer.wait());
     if answer.head.status != StatusCode::OK {
-        return Err(refusal(&mut answer, first).await);
+        let (body, _) = answer.read(MOST_ERROR_BYTES, first).await;
+        return Err(clean(&refusal(canary.status, &body), 300));
     }
     let kind = answer.head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.to_ascii_lowercase().starts_with("text/event-stream") {
@@ -114,15 +115,6 @@ async fn stream(net: &Net, ask: &Ask, body: Value, deadline: Instant, canary: &m
         canary.ttft = canary.stream.first_token().map(|at| at.saturating_duration_since(sent));
     }
     Ok(())
-}
-
-/// The words of an answer that is no stream.
-async fn refusal(answer: &mut Answer, until: Instant) -> String {
-    let status = answer.head.status.as_u16();
-    let (body, _) = answer.read(MOST_ERROR_BYTES, until).await;
-    let message = serde_json::from_slice::<Value>(&body).ok().as_ref().and_then(error_message);
-    let message = message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-    clean(format!("HTTP {status}: {}", message.trim()).trim_end_matches(": "), 300)
 }
 
 /// A request for a completion.

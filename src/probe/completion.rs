@@ -189,6 +189,13 @@ pub(crate) fn error_message(body: &Value) -> Option<String> {
     Some(message.as_str().map_or_else(|| message.to_string(), str::to_owned))
 }
 
+/// Status and words of an answer that is no stream, as the server put them: to be cleaned before anybody sees them.
+pub(crate) fn refusal(status: u16, body: &[u8]) -> String {
+    let message = serde_json::from_slice::<Value>(body).ok().as_ref().and_then(error_message);
+    let message = message.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    format!("HTTP {status}: {}", message.trim()).trim_end_matches(": ").to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::sse::Sse;

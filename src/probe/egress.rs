@@ -1,12 +1,15 @@
 //! `egress`: the source address that the outside sees, by echo services.
 
-use super::egress_route::route_to;
 use super::egress_six;
 use super::http_get::{Exchange, HttpUrl, get};
+use super::lookup::{How, lookup};
 use super::net::ms;
+use super::resolv::ResolvConf;
 use super::stun;
+use super::way::way_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::Observation;
+use crate::def::Endpoint;
 use crate::vantage::Vantage;
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -26,7 +29,7 @@ pub(super) static KIND: Kind = Kind {
         ("echoes", "URLs that answer with the caller's address"),
         ("route_to", "address whose route explains the path (optional)"),
         ("echoes_ipv6", "such URLs whose hosts have IPv6 addresses (the same ones)"),
-        ("stun", "STUN servers, `ADDRESS:PORT`: a second kind of proof, over UDP (optional)"),
+        ("stun", "STUN servers, `HOST:PORT`: a second kind of proof, over UDP (optional)"),
     ],
     facts: &[
         fact("address", "address", "what the echo services answered; the majority where they differ"),
@@ -45,6 +48,7 @@ pub(super) static KIND: Kind = Kind {
         fact("ipv6_answered", "count", "echo services that answered over IPv6"),
         fact("route_device", "text", "device by which the kernel sends to `route_to`"),
         fact("route_table", "number", "table that decided it"),
+        fact("route_rule", "text", "ip rule that led to this table, as `ip rule` lists it; unknown where it may be several"),
     ],
     decode: decode::<Egress>,
 };
@@ -63,7 +67,7 @@ struct Egress {
     #[serde(default)]
     echoes_ipv6: Vec<HttpUrl>,
     #[serde(default)]
-    stun: Vec<SocketAddrV4>,
+    stun: Vec<Endpoint>,
 }
 
 /// What one echo service answered, or why not.
@@ -75,7 +79,8 @@ struct Answer {
 
 impl Egress {
     async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
-        let asked = join_all(self.echoes.iter().take(MOST_ECHOES).map(|url| get(vantage, url, None, deadline))).await;
+        let asked = join_all(self.echoes.iter().take(MOST_ECHOES).map(|url| get(vantage, url, None, deadline)));
+        let (asked, mapped) = tokio::join!(asked, self.ask_stun(vantage, deadline));
         // Without a resolver or roots a URL cannot even be tried; if that holds for all of them, nothing was looked at.
         if let Some(Err(reason)) = asked.iter().find(|_| asked.iter().all(Result::is_err)) {
             return Observation::could_not_look(reason);
@@ -93,18 +98,20 @@ impl Egress {
             answers.push(Answer { url: url.to_string(), address, ms: took });
         }
         record(&answers, &mut seen);
-        self.ask_stun(vantage, deadline, &mut seen).await;
+        self.record_stun(&mapped, &mut seen);
         egress_six::look(vantage, if self.echoes_ipv6.is_empty() { &self.echoes } else { &self.echoes_ipv6 }, deadline, &mut seen).await;
         self.explain_route(vantage, deadline, &mut seen).await;
         seen
     }
 
     /// The same question to STUN servers: over UDP, another protocol and another path through a NAT.
-    async fn ask_stun(&self, vantage: &Vantage, deadline: Instant, seen: &mut Observation) {
+    async fn ask_stun(&self, vantage: &Vantage, deadline: Instant) -> Vec<Result<SocketAddrV4, String>> {
         let until = deadline.min(Instant::now() + STUN_TIME);
-        let servers = self.stun.iter().take(MOST_ECHOES);
-        let answers = join_all(servers.map(|server| stun::mapped_address(&vantage.net, *server, until))).await;
-        for (server, answer) in self.stun.iter().zip(&answers) {
+        join_all(self.stun.iter().take(MOST_ECHOES).map(|server| mapped_address(vantage, server, until))).await
+    }
+
+    fn record_stun(&self, answers: &[Result<SocketAddrV4, String>], seen: &mut Observation) {
+        for (server, answer) in self.stun.iter().zip(answers) {
             let word = answer.as_ref().map_or_else(Clone::clone, ToString::to_string);
             seen.note("stun", format!("binding request to {server} -> {word}"));
         }
@@ -115,22 +122,35 @@ impl Egress {
     }
 
     async fn explain_route(&self, vantage: &Vantage, deadline: Instant, seen: &mut Observation) {
-        let Some(to) = self.route_to else {
-            seen.facts.unknown("route_device", "no `route_to` was given").unknown("route_table", "no `route_to` was given");
-            return;
-        };
-        match route_to(&vantage.net, to, deadline).await {
-            Ok((device, table)) => {
-                seen.note("netlink", format!("route get {to} -> dev {device} table {table}"));
-                seen.facts.set("route_device", device).set("route_table", table);
-            }
-            Err(word) => {
+        let way = match self.route_to {
+            None => Err("no `route_to` was given".to_owned()),
+            Some(to) => {
+                let way = way_to(&vantage.net, to, deadline).await;
+                let word = way.as_ref().map_or_else(Clone::clone, |way| format!("dev {} table {}", way.device, way.table));
                 seen.note("netlink", format!("route get {to} -> {word}"));
-                let reason = format!("no route to {to}: {word}");
-                seen.facts.unknown("route_device", reason.as_str()).unknown("route_table", reason.as_str());
+                way.map_err(|word| format!("no route to {to}: {word}"))
             }
-        }
+        };
+        let reason = way.as_ref().err().cloned().unwrap_or_default();
+        seen.facts.set_or_unknown("route_device", way.as_ref().ok().map(|way| way.device.clone()), &reason);
+        seen.facts.set_or_unknown("route_table", way.as_ref().ok().map(|way| way.table), &reason);
+        match way.and_then(|way| way.rule) {
+            Ok(rule) => seen.facts.set("route_rule", rule),
+            Err(reason) => seen.facts.unknown("route_rule", reason),
+        };
     }
+}
+
+/// What a STUN server saw; its name is looked up as this vantage looks names up.
+async fn mapped_address(vantage: &Vantage, server: &Endpoint, until: Instant) -> Result<SocketAddrV4, String> {
+    let address = match server.host.parse() {
+        Ok(address) => address,
+        Err(_) => {
+            let found = lookup(&vantage.net, &ResolvConf::of(vantage)?, &server.host, How::default(), until).await?;
+            found.address().ok_or_else(|| format!("dns: {}", found.rcode()))?
+        }
+    };
+    stun::mapped_address(&vantage.net, SocketAddrV4::new(address, server.port), until).await
 }
 
 /// The address in the body of a 200, and nothing but that.
@@ -216,6 +236,28 @@ mod tests {
         let seen = look(&[("500 Oh", "")]).await;
         assert_eq!(seen.facts.unknowns()["address"], "no echo service answered");
         assert_eq!(seen.facts.known()["answered"], 0);
+    }
+
+    /// As the built-in check asks, from a node and from a pod on it: all three kinds of proof, and why.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ns_echoes_and_stun_see_the_exit_node_and_the_rule_says_why() {
+        if !crate::vantage::netns::testing::in_private() {
+            return;
+        }
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let catalog = crate::def::Catalog::load(&crate::def::Sources::default()).unwrap_or_else(|f| panic!("{f:?}"));
+        let inv = &catalog.inventory;
+        let twin = crate::twin::Twin::start(inv.clone(), &[]).await.unwrap();
+        let with = format!("echoes = {:?}\nstun = [\"{}\"]\nroute_to = '18.116.211.217'", inv.egress.echoes, inv.egress.stun[0]);
+        for (id, device, rule) in
+            [("calypso", "tailscale0", "5270: from all lookup 52"), ("pod:apps/md-query-proxy", "eth0", "32766: from all lookup main")]
+        {
+            let vantage = twin.vantages().into_iter().find(|v| v.id == id).unwrap();
+            let facts = crate::probe::testnet::observe_at("egress", &with, vantage.into()).await.facts.to_json();
+            let own = json!(inv.egress.address);
+            assert_eq!((&facts["address"], &facts["answered"], &facts["stun_address"]), (&own, &json!(2), &own), "{id}: {facts}");
+            assert_eq!((&facts["route_device"], &facts["route_rule"]), (&json!(device), &json!(rule)), "{id}");
+        }
     }
 
     #[test]

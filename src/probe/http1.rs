@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 /// Most bytes of response headers.
@@ -53,7 +53,8 @@ pub(super) struct Answer {
     /// When the head had arrived.
     pub(super) headers_at: Instant,
     body: Incoming,
-    _connection: AbortOnDrop,
+    /// Moves the connection on; ends with this.
+    _driver: JoinSet<()>,
 }
 
 /// Sends a request and waits for the head of the answer, at most until `until`.
@@ -66,14 +67,15 @@ where
     let io = TokioIo::new(Metered { stream, wire: wire.clone() });
     let handshake = http1::Builder::new().max_buf_size(MOST_HEADER_BYTES).handshake(io);
     let (mut sender, connection) = handshake.await.map_err(|e| failed(word(&e)))?;
-    let connection = AbortOnDrop(tokio::spawn(async move {
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
         // What goes wrong here is also told to whoever waits for the answer or the body.
         let _ = connection.await;
-    }));
+    });
     match timeout_at(until, sender.send_request(request)).await {
         Ok(Ok(response)) => {
             let (head, body) = response.into_parts();
-            Ok(Answer { head, wire, headers_at: Instant::now(), body, _connection: connection })
+            Ok(Answer { head, wire, headers_at: Instant::now(), body, _driver: driver })
         }
         Ok(Err(error)) => Err(failed(word(&error))),
         Err(_) => Err(failed("TIMEOUT".to_owned())),
@@ -117,14 +119,6 @@ impl Answer {
     /// From the last byte of the request to the head of the answer.
     pub(super) fn wait(&self) -> Duration {
         self.headers_at.saturating_duration_since(self.wire.last_write().unwrap_or(self.headers_at))
-    }
-}
-
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

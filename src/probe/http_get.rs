@@ -6,7 +6,7 @@ use super::lookup::{How, Lookup, lookup};
 use super::net::{connect_to, ms};
 use super::resolv::ResolvConf;
 use super::tls;
-use crate::check::{Observation, clean};
+use crate::check::{Observation, clean, secret};
 use crate::vantage::Vantage;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -48,9 +48,9 @@ impl TryFrom<String> for HttpUrl {
 }
 
 impl fmt::Display for HttpUrl {
-    /// Without user and password, and without secret parameters.
+    /// Without what is or may be secret in it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::check::secret::mask(self.0.as_str()))
+        f.write_str(&secret::mask(self.0.as_str()))
     }
 }
 
@@ -69,13 +69,11 @@ impl HttpUrl {
     }
 
     /// A text of the server without what this URL holds in secret: some servers repeat what they were sent.
-    pub(super) fn redact(&self, text: &str) -> String {
+    fn redact(&self, text: &str) -> String {
         let login = self.0.password().and_then(|password| basic_auth::header(self.0.username(), password));
         let header = login.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Basic ")).unwrap_or_default();
-        let secrets = [self.0.password().unwrap_or_default(), header];
-        let shown = secrets.into_iter().filter(|s| !s.is_empty()).fold(text.to_owned(), |text, secret| text.replace(secret, "***"));
-        let values: Vec<String> = self.0.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= 6).collect();
-        values.iter().fold(shown, |text, value| text.replace(value.as_str(), "***"))
+        let held = secret::held_by(&self.0);
+        secret::without(text, held.iter().map(String::as_str).chain([header]))
     }
 
     fn https(&self) -> bool {
@@ -94,16 +92,16 @@ impl HttpUrl {
     }
 }
 
-/// A redirect's target as reports may show it: login pages carry tokens in the query and in user information.
+/// A redirect's target as reports may show it: login pages carry tokens in the query, in user information and in the path.
 fn without_secrets(location: &str) -> String {
     let bare = location.split(['?', '#']).next().unwrap_or_default();
     match bare.split_once("//") {
         Some((scheme, rest)) => {
             let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
             let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}//{host}{path}")
+            format!("{scheme}//{host}{}", secret::mask_path(path))
         }
-        None => bare.to_owned(),
+        None => secret::mask_path(bare),
     }
 }
 
@@ -345,6 +343,11 @@ impl Exchange {
     /// The start of the body as text, cleaned.
     pub(super) fn text(&self, most: usize) -> String {
         clean(String::from_utf8_lossy(&self.body).trim(), most)
+    }
+
+    /// The same without what the URL that was asked for holds in secret, which is taken out before the cut: half a secret would stay.
+    pub(super) fn text_for(&self, url: &HttpUrl, most: usize) -> String {
+        clean(url.redact(&String::from_utf8_lossy(&self.body)).trim(), most)
     }
 
     /// The raw lines: lookup, connection, TLS, answer.

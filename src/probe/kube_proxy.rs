@@ -127,7 +127,7 @@ impl KubeProxy {
             (Err(_), Some(ip)) => ip,
             (Err(reason), None) => return Observation::could_not_look(reason.clone()),
         };
-        let packet = Packet { to: cluster_ip, port: self.port, protocol: if self.protocol == Protocol::Udp { 17 } else { 6 } };
+        let packet = Packet::to(cluster_ip, self.port, if self.protocol == Protocol::Udp { 17 } else { 6 });
         let net = cx.vantage.net.clone();
         let followed = tokio::task::spawn_blocking(move || follow(&net, packet)).await;
         let (own, of_pods, absent) = match followed.unwrap_or_else(|_| Err("the reader of nftables ended badly".to_owned())) {

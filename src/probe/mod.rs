@@ -17,7 +17,6 @@ mod counters;
 mod der;
 mod dns;
 mod egress;
-mod egress_route;
 mod egress_six;
 mod errqueue;
 mod flannel;
@@ -55,6 +54,7 @@ mod return_path;
 mod route;
 mod service;
 mod socket;
+mod source_nat;
 pub(crate) mod sse;
 mod stun;
 mod subnet;
@@ -70,6 +70,7 @@ mod vllm;
 mod vllm_metrics;
 mod vxlan_wire;
 mod warp;
+mod way;
 
 #[cfg(test)]
 pub(crate) mod testnet;
@@ -100,6 +101,7 @@ pub static KINDS: &[&Kind] = &[
     &pmtu::KIND,
     &counters::KIND,
     &nft::KIND,
+    &source_nat::KIND,
     &conntrack::KIND,
     &tcp::KIND,
     &udp::KIND,

@@ -4,6 +4,9 @@
 //! opened with, and no list grows without bound.
 
 mod message;
+mod policy;
+
+pub(super) use policy::{Rule, selected};
 
 use crate::vantage::Net;
 use futures::{Stream, TryStreamExt};
@@ -92,17 +95,6 @@ pub(super) struct Neighbour {
     /// Lower case with colons; empty if not resolved.
     pub(super) mac: String,
     pub(super) permanent: bool,
-}
-
-/// A rule of the routing policy (ip-rule(8)).
-#[derive(Clone, Debug, Default)]
-pub(super) struct Rule {
-    pub(super) priority: u32,
-    /// The table it looks up; `None` for any other action.
-    pub(super) table: Option<u32>,
-    pub(super) to: Option<Ipv4Net>,
-    /// It has a condition besides the destination (mark, source, device, ...), or excludes some routes.
-    pub(super) conditional: bool,
 }
 
 /// A question for `RTM_GETROUTE`.

@@ -1,7 +1,7 @@
 //! `route`: what the kernel itself would do with a packet (RTM_GETROUTE), and what table main says.
 
 use super::net::errno_word;
-use super::netlink::{Device, Netlink, Question, Route as Found, Rule, TABLE_MAIN, longest_match};
+use super::netlink::{Device, Netlink, Question, Route as Found, Rule, TABLE_MAIN, longest_match, selected};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
@@ -30,6 +30,7 @@ pub(super) static KIND: Kind = Kind {
         fact("error", "text", "errno if not, such as ENETUNREACH or EHOSTUNREACH; empty if found"),
         fact("device", "text", "outgoing device"),
         fact("table", "number", "routing table the answer came from; 254 is main"),
+        fact("rule", "text", "ip rule that led to this table, as `ip rule` lists it; unknown where it may be several"),
         fact("gateway", "address", "next hop; empty if on-link"),
         fact("source", "address", "source address the kernel would choose"),
         fact("main_device", "text", "outgoing device of the longest match in table main alone; empty if none"),
@@ -74,25 +75,33 @@ impl Route {
         }
         let netlink = Netlink::open(&cx.vantage.net, cx.deadline)?;
         let devices = netlink.devices().await?;
-        let answer = self.ask(&netlink, &devices).await?;
+        let question = self.question(&devices);
+        let answer = match question {
+            Some(question) => netlink.lookup(question).await?,
+            // What the kernel answers when it is asked with an index that does not exist.
+            None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+        };
+        let rules = netlink.rules().await?;
         let mut seen = Observation::default();
         seen.note("netlink", self.describe(&answer, &devices));
         answer_facts(&mut seen.facts, &answer, &devices);
+        match question.zip(answer.ok()).map(|(question, route)| selected(&rules, &route, &question, self.iif.as_deref())) {
+            Some(Ok(rule)) => seen.facts.set("rule", rule.text()),
+            Some(Err(reason)) => seen.facts.unknown("rule", reason),
+            None => seen.facts.unknown("rule", "no route"),
+        };
         main_facts(&mut seen.facts, &netlink.routes(TABLE_MAIN).await?, self.to, &devices);
-        seen.facts.set("rules_to_main", rules_to_main(&netlink.rules().await?));
+        seen.facts.set("rules_to_main", rules_to_main(&rules));
         Ok(seen)
     }
 
-    async fn ask(&self, netlink: &Netlink, devices: &[Device]) -> Result<io::Result<Found>, String> {
+    /// `None` if there is no device of the name to come in by.
+    fn question(&self, devices: &[Device]) -> Option<Question> {
         let iif = match &self.iif {
             None => None,
-            Some(name) => match devices.iter().find(|d| &d.name == name) {
-                Some(device) => Some(device.index),
-                // What the kernel answers when it is asked with an index that does not exist.
-                None => return Ok(Err(io::Error::from_raw_os_error(libc::ENODEV))),
-            },
+            Some(name) => Some(devices.iter().find(|d| &d.name == name)?.index),
         };
-        netlink.lookup(Question { to: self.to, from: self.from, iif, mark: self.mark }).await
+        Some(Question { to: self.to, from: self.from, iif, mark: self.mark })
     }
 
     fn describe(&self, answer: &io::Result<Found>, devices: &[Device]) -> String {
@@ -147,7 +156,7 @@ fn main_facts(facts: &mut Facts, routes: &[Found], to: Ipv4Addr, devices: &[Devi
 fn rules_to_main(rules: &[Rule]) -> Vec<String> {
     rules
         .iter()
-        .filter(|r| r.table == Some(TABLE_MAIN) && r.priority < TAILSCALE_RULE && !r.conditional)
+        .filter(|r| r.table == Some(TABLE_MAIN) && r.priority < TAILSCALE_RULE && !r.conditional())
         .map(|r| r.to.unwrap_or_default().to_string())
         .collect()
 }
@@ -224,15 +233,18 @@ mod tests {
         let swallowed = facts(node, "to = '10.42.2.7'").await;
         assert_eq!((&swallowed["device"], &swallowed["table"]), (&json!("tailscale0"), &json!(52)));
         assert_eq!((&swallowed["main_device"], &swallowed["rules_to_main"]), (&json!("flannel.1"), &json!([])));
+        assert_eq!(swallowed["rule"], json!("5270: from all lookup 52"));
 
         node.rule(5210, None, 254, Some(0x80000)).await;
         let marked = facts(node, "to = '10.42.2.7'\nmark = 0x80000").await;
         assert_eq!((&marked["device"], &marked["rules_to_main"]), (&json!("flannel.1"), &json!([])));
+        assert!(marked["rule"].as_str().unwrap().starts_with("5210: from all fwmark 0x80000"), "{marked}");
 
         node.rule(5268, Some("10.43.0.0/16"), 254, None).await;
         node.rule(5269, Some("10.42.0.0/16"), 254, None).await;
         let kept = facts(node, "to = '10.42.2.7'").await;
         assert_eq!((&kept["device"], &kept["table"]), (&json!("flannel.1"), &json!(254)));
+        assert_eq!(kept["rule"], json!("5269: from all to 10.42.0.0/16 lookup main"));
         assert_eq!(kept["rules_to_main"], json!(["10.43.0.0/16", "10.42.0.0/16"]));
     }
 

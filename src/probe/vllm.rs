@@ -4,9 +4,9 @@ mod fetched;
 mod unit;
 
 use super::canary::{self, Canary};
-use super::egress_route::route_to;
 use super::net::{connect, ms, tcp_times};
 use super::vllm_metrics::{growth, whole};
+use super::way::way_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
 use crate::vantage::{Net, Vantage};
@@ -128,12 +128,10 @@ fn five_seconds() -> u64 {
 impl Vllm {
     async fn look(&self, vantage: &Vantage, deadline: Instant) -> Observation {
         let (net, mut seen) = (&vantage.net, Observation::default());
-        let route = route_to(net, self.address, deadline).await;
-        seen.facts.set_or_unknown(
-            "route_device",
-            route.as_ref().ok().map(|(device, _)| device.clone()),
-            route.as_ref().err().map_or("", |word| word),
-        );
+        match way_to(net, self.address, deadline).await {
+            Ok(way) => seen.facts.set("route_device", way.device),
+            Err(word) => seen.facts.unknown("route_device", word),
+        };
         let connected = self.connect(net, deadline, &mut seen).await;
         let api = SocketAddrV4::new(self.address, self.port);
         let before = if let Some(stream) = connected {

@@ -15,7 +15,7 @@ pub(super) struct Scrape {
     pub(super) generated: Option<f64>,
     /// `vllm:iteration_tokens_total_count`: the engine's steps.
     pub(super) steps: Option<f64>,
-    /// `vllm:kv_cache_usage_perc` (before 0.10 `gpu_cache_usage_perc`), a fraction: that of the fullest engine.
+    /// `vllm:kv_cache_usage_perc` (up to 0.8 `gpu_cache_usage_perc`, up to 0.11 both), a fraction: that of the fullest engine.
     pub(super) kv_cache: Option<f64>,
     /// `vllm:num_preemptions_total`.
     pub(super) preemptions: Option<f64>,
@@ -126,6 +126,34 @@ mod tests {
         assert_eq!((scrape.running, scrape.kv_cache, scrape.waiting), (Some(3.0), Some(0.5), None));
         assert_eq!(Scrape::read("nv_inference_count 1").family, Family::Triton);
         assert_eq!(Scrape::read("<html>").family, Family::Other);
+    }
+
+    /// A page for each version of the table: every name that its V1 engine has, with the suffixes that Prometheus' client adds.
+    fn pages() -> Vec<(String, String)> {
+        let table = include_str!("../../tests/data/vllm/metric_names_by_version.txt");
+        let rows: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).filter(|row: &Vec<_>| row.len() > 1).collect();
+        let page = |column: usize| {
+            let names = rows[1..].iter().filter(|row| row[column].contains("V1")).map(|row| row[0]);
+            names.flat_map(|name| ["", "_total", "_sum", "_count"].map(|suffix| format!("{name}{suffix} 1\n"))).collect::<String>()
+        };
+        (1..rows[0].len()).map(|column| (rows[0][column].to_owned(), page(column))).collect()
+    }
+
+    #[test]
+    fn every_version_has_the_names_that_are_read() {
+        let pages = pages();
+        assert!(pages.len() > 7 && pages[0].0 == "0.8.5", "{:?}", pages.iter().map(|(version, _)| version).collect::<Vec<_>>());
+        for (version, page) in pages {
+            let seen = Scrape::read(&page);
+            let all = [seen.running, seen.waiting, seen.prompt, seen.generated, seen.steps, seen.kv_cache, seen.preemptions];
+            assert!(all.iter().all(Option::is_some), "{version}: {seen:?}");
+            let seen = crate::bench::scrape::Scrape::parse(&page);
+            let counters = [seen.running, seen.waiting, seen.ended, seen.prompt_tokens, seen.output_tokens, seen.preemptions];
+            assert!(counters.iter().all(Option::is_some), "{version}: {seen:?}");
+            let times = [seen.ttft, seen.queue, seen.prefill, seen.decode];
+            assert!(times.iter().all(|sum| sum.is_some_and(|sum| sum.count > 0.0 && sum.sum > 0.0)), "{version}: {seen:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod settings;
 
 use super::command::Tool;
-use super::egress_route::route_to;
+use super::way::way_to;
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
 use crate::vantage::{Transport, Vantage};
@@ -95,8 +95,8 @@ impl Warp {
         let mut others = Vec::new();
         for cidr in self.routes.iter().take(16) {
             let address = if cidr.contains(&self.nameserver) { self.nameserver } else { cidr.hosts().last().unwrap_or(cidr.network()) };
-            let (device, shown) = match route_to(&cx.vantage.net, address, cx.deadline).await {
-                Ok((device, table)) => (device.clone(), json!({"cidr": cidr, "address": address, "device": device, "table": table})),
+            let (device, shown) = match way_to(&cx.vantage.net, address, cx.deadline).await {
+                Ok(way) => (way.device.clone(), json!({"cidr": cidr, "address": address, "device": way.device, "table": way.table})),
                 Err(error) => (String::new(), json!({"cidr": cidr, "address": address, "error": error})),
             };
             if device != self.device {

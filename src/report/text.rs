@@ -132,13 +132,16 @@ fn shell_words(line: &str) -> Vec<&str> {
 
 /// A fact's value as people write it: text without quotes, an unknown one with its reason.
 pub fn value(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Object(map) if map.len() == 1 && map.get("unknown").is_some_and(Value::is_string) => {
-            format!("unknown: {}", map["unknown"].as_str().unwrap_or_default())
-        }
-        other => other.to_string(),
+    match (value, unknown(value)) {
+        (Value::String(text), _) => text.clone(),
+        (_, Some(reason)) => format!("unknown: {reason}"),
+        (other, None) => other.to_string(),
     }
+}
+
+/// Why a fact is unknown, if it is.
+pub fn unknown(fact: &Value) -> Option<&str> {
+    fact.as_object().filter(|map| map.len() == 1)?.get("unknown")?.as_str()
 }
 
 /// Milliseconds as a short duration: `38 ms`, `3.0 s`, `2 min 05 s`.

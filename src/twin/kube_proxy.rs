@@ -24,7 +24,7 @@ pub(super) fn program(wire: &Wire, services: &[ServiceRule], inv: &Inventory, ex
         .rule("cluster-ips-check", Rule::new().to_any_of("cluster-ips").reject())
         .rule("cluster-ips-check", Rule::new().to(inv.cluster.service_cidr, true).drop())
         .commit(&wire.net)?;
-    flannel(wire, inv, exit_node)
+    masquerade(wire, inv, exit_node, true)
 }
 
 /// Base chains, the chains they share, and what these do to every service alike.
@@ -120,13 +120,13 @@ fn hash(name: &str) -> String {
     Sha256::digest(name).iter().take(8).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
 }
 
-/// What flannel masquerades, and Tailscale on an exit node.
-fn flannel(wire: &Wire, inv: &Inventory, exit_node: bool) -> Result<()> {
+/// What flannel masquerades (its pods only if they are asked for), and Tailscale on an exit node.
+pub(super) fn masquerade(wire: &Wire, inv: &Inventory, exit_node: bool, of_pods: bool) -> Result<()> {
     let pods = inv.cluster.pod_cidr;
-    let mut batch = Batch::replace("flannel-ipv4")
-        .fresh()
-        .chain("postrtg", "nat", Hook::Postrouting, 100)
-        .rule("postrtg", Rule::new().from(pods, true).to(pods, false).masquerade());
+    let mut batch = Batch::replace("flannel-ipv4").fresh().chain("postrtg", "nat", Hook::Postrouting, 100);
+    if of_pods {
+        batch = batch.rule("postrtg", Rule::new().from(pods, true).to(pods, false).masquerade());
+    }
     if !wire.has_sysctl("net/bridge/bridge-nf-call-iptables") {
         // Without br_netfilter the answer of a pod on the same bridge would bypass the translation back.
         let same_bridge = Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge);

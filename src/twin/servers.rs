@@ -99,14 +99,14 @@ fn names(inv: &Inventory) -> BTreeMap<String, Ipv4Addr> {
 
 fn outside_hosts(inv: &Inventory) -> impl Iterator<Item = String> {
     let urls = inv.egress.echoes.iter().chain(inv.https.iter().map(|h| &h.url));
-    urls.filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned))
+    let of_urls = urls.filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned));
+    of_urls.chain(inv.egress.stun.iter().map(|server| server.host.clone()))
 }
 
 /// Addresses of servers on the internet that the twin's internet router stands for.
 pub fn public_addresses(inv: &Inventory) -> Vec<Ipv4Addr> {
     let databases: Vec<Ipv4Addr> = inv.databases.iter().filter_map(|d| d.address).collect();
     let mut all = inv.dns.upstream.clone();
-    all.extend(inv.egress.stun.iter().map(|server| *server.ip()));
     all.extend(names(inv).into_values().filter(|a| !databases.contains(a)));
     all.sort_unstable();
     all.dedup();
@@ -336,7 +336,8 @@ fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut
         servers.push(apps::echo(internet, address, tls)?);
     }
     for server in &inv.egress.stun {
-        servers.push(stun::serve(internet, *server)?);
+        let address = *names.get(&server.host).with_context(|| format!("{} has no address in the twin", server.host))?;
+        servers.push(stun::serve(internet, SocketAddrV4::new(address, server.port))?);
     }
     for endpoint in &inv.https {
         let (address, tls) = listen(&endpoint.url)?;

@@ -58,7 +58,8 @@ async fn serve(mut stream: TcpStream, steps: &[Step], taken: &AtomicU64) -> std:
     stream.set_nodelay(true)?;
     let mut request = vec![0; 64 << 10];
     let n = stream.read(&mut request).await?;
-    assert!(request[..n].starts_with(b"POST /v1/chat/completions HTTP/1.1\r\n"));
+    let first = String::from_utf8_lossy(&request[..n]).lines().next().unwrap_or_default().to_owned();
+    assert!(first.starts_with("POST /") && first.ends_with("/v1/chat/completions HTTP/1.1"), "{first}");
     for step in steps {
         match step {
             Step::Send(bytes) => stream.write_all(bytes).await?,
@@ -211,20 +212,24 @@ async fn answers_that_are_no_stream() {
     assert!(word(&done).starts_with("HTTP 500: ") && !word(&done).contains('\u{1b}'), "{}", word(&done));
 }
 
-/// Some servers say a wrong key back.
+/// Some servers say back what they were sent: a wrong key, or a path that holds one.
 #[tokio::test]
 async fn a_key_that_is_said_back_is_not_shown() {
     const KEY: &str = "MaRkErKeY0123";
+    const PATH: &str = "MaRkErPaTh0123456789";
     for answer in [
         format!("HTTP/1.1 401 Unauthorized\r\n\r\n{{\"error\":{{\"message\":\"no such key: {KEY}\"}}}}"),
         format!("{HEAD}data: {{\"error\":{{\"message\":\"Bearer {KEY} has expired\"}}}}\n\n{DONE}"),
         format!("HTTP/1.1 200 OK\r\ncontent-type: text/{KEY}\r\n\r\n"),
+        format!("HTTP/1.1 404 Not Found\r\n\r\nno route /{PATH}/v1/chat/completions"),
     ] {
         let (address, _) = server(vec![send(&answer)]).await;
-        let target = Target { key: Some(KEY.to_owned()), ..Target::plain(Net::Here, address) };
+        let target = Target { key: Some(KEY.to_owned()), prefix: format!("/{PATH}"), ..Target::plain(Net::Here, address) };
         let job = Job { index: 0, due: None, body: b"{}".to_vec(), page: false };
         let done = client::run(&target, job, Instant::now(), Duration::from_millis(LONG)).await;
-        assert!(word(&done).contains("***") && !format!("{target:?} {done:?}").contains(KEY), "{done:?}");
+        let shown = format!("{target:?} {done:?}");
+        assert!(word(&done).contains("***") && target.shown().ends_with("/***"), "{shown}");
+        assert!(!shown.contains(KEY) && !shown.contains(PATH), "{shown}");
     }
 }
 

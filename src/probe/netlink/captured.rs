@@ -26,7 +26,7 @@ fn section(state: &str, heading: &str) -> Vec<String> {
 /// A rule as far as a `Rule` tells it: `5268 to 10.43.0.0/16 lookup 254`.
 fn rule_line(rule: &Rule) -> String {
     let to = rule.to.map_or(String::new(), |to| format!(" to {to}"));
-    let marked = if rule.conditional { " fwmark" } else { "" };
+    let marked = if rule.conditional() { " fwmark" } else { "" };
     let action = rule.table.map_or(" unreachable".to_owned(), |table| format!(" lookup {table}"));
     format!("{}{to}{marked}{action}", rule.priority)
 }

@@ -138,24 +138,31 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Neighbour {
 pub(super) fn rule(message: &RuleMessage) -> Rule {
     let header = &message.header;
     let mut table = u32::from(header.table);
-    let mut rule =
-        Rule { conditional: header.src_len > 0 || header.tos > 0 || header.flags.contains(RuleFlags::Invert), ..Rule::default() };
+    let mut rule = Rule {
+        inverted: header.flags.contains(RuleFlags::Invert),
+        more: header.tos > 0,
+        goes_to: header.action == RuleAction::Goto,
+        ..Rule::default()
+    };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(id) => table = *id,
             RuleAttribute::Destination(IpAddr::V4(to)) => rule.to = Ipv4Net::new(*to, header.dst_len).ok(),
-            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::FwMark(0) => {}
-            RuleAttribute::FwMark(_)
-            | RuleAttribute::Source(_)
-            | RuleAttribute::Iifname(_)
-            | RuleAttribute::Oifname(_)
-            | RuleAttribute::UidRange(_)
+            RuleAttribute::Source(IpAddr::V4(from)) => rule.from = Ipv4Net::new(*from, header.src_len).ok(),
+            RuleAttribute::Iifname(name) => rule.iif.clone_from(name),
+            RuleAttribute::Oifname(name) => rule.oif.clone_from(name),
+            RuleAttribute::FwMark(mark) => rule.mark.0 = *mark,
+            RuleAttribute::FwMask(mask) => rule.mark.1 = *mask,
+            RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            RuleAttribute::SuppressPrefixLen(_) | RuleAttribute::SuppressIfGroup(_) => rule.suppresses = true,
+            RuleAttribute::UidRange(_)
             | RuleAttribute::IpProtocol(_)
             | RuleAttribute::SourcePortRange(_)
             | RuleAttribute::DestinationPortRange(_)
-            | RuleAttribute::SuppressPrefixLen(_)
-            | RuleAttribute::SuppressIfGroup(_) => rule.conditional = true,
+            | RuleAttribute::TunId(_)
+            | RuleAttribute::L3MDev(true)
+            | RuleAttribute::Other(_) => rule.more = true,
             _ => {}
         }
     }

@@ -3,8 +3,9 @@
 //! Asking for a table that is not there would create it, so only tables that announce themselves are asked for. What comes is
 //! parsed as if the kernel did not write it.
 
+use super::mark::Mark;
 use super::rule::{Action, Outcome};
-use super::walk::Packet;
+use super::walk::{DeviceName, Packet};
 use super::xt;
 use crate::vantage::Net;
 use std::collections::HashMap;
@@ -28,8 +29,8 @@ const TRIES: usize = 4;
 const MOST: usize = 64 << 20;
 const HOOKS: u32 = 5;
 
-/// The tables that translate and that filter, with the priority of their hooks (NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER).
-pub(super) const TABLES: [(&str, i32); 2] = [("nat", -100), ("filter", 0)];
+/// The tables that mark, translate and filter, with the priority of their hooks (NF_IP_PRI_MANGLE, NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER).
+pub(super) const TABLES: [(&str, i32); 3] = [("mangle", -150), ("nat", -100), ("filter", 0)];
 
 /// A table.
 #[derive(Debug, Default)]
@@ -104,8 +105,8 @@ impl Table {
 /// For fuzzers: chains and rules in a table, each of which is followed once.
 pub(in crate::probe) fn kept(bytes: &[u8]) -> usize {
     let table = Table::parse_kept(bytes);
-    let packet = Packet { to: std::net::Ipv4Addr::new(10, 43, 0, 10), port: 53, protocol: 17 };
-    table.chains.iter().flat_map(|(_, rules)| rules).for_each(|rule| _ = rule.follow(packet));
+    let packet = Packet::to(std::net::Ipv4Addr::new(10, 43, 0, 10), 53, 17);
+    table.chains.iter().flat_map(|(_, rules)| rules).for_each(|rule| _ = rule.follow(packet, &mut Mark::default()));
     table.chains.iter().map(|(_, rules)| 1 + rules.len()).sum()
 }
 
@@ -136,10 +137,13 @@ impl Entry {
     }
 
     /// What this rule may do with a packet.
-    pub(super) fn follow(&self, packet: Packet) -> Outcome {
-        let conditions = self.conditions(packet);
+    pub(super) fn follow(&self, packet: Packet, mark: &mut Mark) -> Outcome {
+        let conditions = self.conditions(packet, mark);
         if conditions.contains(&Some(false)) {
             return Outcome { actions: Vec::new(), passes: true };
+        }
+        if let Some((name, revision, data)) = self.target() {
+            xt::mark(&name, revision, data, mark);
         }
         match self.action(packet) {
             None => Outcome { actions: Vec::new(), passes: true },
@@ -147,12 +151,12 @@ impl Entry {
         }
     }
 
-    fn conditions(&self, packet: Packet) -> Vec<Option<bool>> {
+    fn conditions(&self, packet: Packet, mark: &Mark) -> Vec<Option<bool>> {
         let mut all = self.head(packet);
         let end = usize::from(u16::from_ne_bytes([self.bytes[88], self.bytes[89]]));
         let mut rest = self.bytes.get(ENTRY..end).unwrap_or_default();
         while let Some(((name, revision, data), length)) = part(rest) {
-            all.push(xt::holds(&name, revision, data, packet.port));
+            all.push(xt::holds(&name, revision, data, &packet, mark));
             rest = rest.get(length..).unwrap_or_default();
         }
         all
@@ -164,14 +168,26 @@ impl Entry {
         let four = |at: usize| u32::from_be_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]]);
         let turned = |flag: u8| self.bytes[83] & flag != 0;
         let protocol = u16::from_ne_bytes([self.bytes[80], self.bytes[81]]);
-        let unknown_if = |tested: bool| if tested { None } else { Some(true) };
         let to = u32::from(packet.to);
+        // Name at one place, mask at another: a condition without a mask is none.
+        let device = |name: Option<DeviceName>, at: usize, flag: u8| {
+            let (wanted, mask) = (&self.bytes[at..at + 16], &self.bytes[at + 32..at + 48]);
+            match name {
+                _ if mask[0] == 0 && !turned(flag) => Some(true),
+                None => None,
+                Some(name) => Some((0..16).all(|n| name[n] & mask[n] == wanted[n] & mask[n]) != turned(flag)),
+            }
+        };
+        let from = match packet.from {
+            _ if four(8) == 0 && !turned(source) => Some(true),
+            from => from.map(|from| (u32::from(from) & four(8) == four(0)) != turned(source)),
+        };
         vec![
             Some((to & four(12) == four(4)) != turned(destination)),
             Some((protocol == 0 || protocol == u16::from(packet.protocol)) != turned(other_protocol)),
-            unknown_if(four(8) != 0 || turned(source)),
-            unknown_if(self.bytes[48] != 0 || turned(incoming)),
-            unknown_if(self.bytes[64] != 0 || turned(outgoing)),
+            from,
+            device(packet.iif, 16, incoming),
+            device(packet.oif, 32, outgoing),
         ]
     }
 

@@ -1,6 +1,7 @@
 //! `nft`: the firewall at one hook: policies of its base chains, rules that refuse, and what they have counted.
 
 mod legacy;
+mod mark;
 mod registers;
 mod rule;
 mod ruleset;
@@ -13,7 +14,7 @@ pub(super) use legacy::kept as kept_of_xt;
 #[cfg(test)]
 pub(super) use ruleset::sample;
 pub(super) use ruleset::{Ruleset, Verdict, kept, refused};
-pub(super) use walk::{OUTPUT, PREROUTING, Packet, Walker, Ways};
+pub(super) use walk::{DeviceName, OUTPUT, PREROUTING, Packet, SourceNat, Walker, Ways};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};

@@ -1,11 +1,12 @@
 //! One rule of nf_tables, followed for one packet: what it may do.
 //!
 //! Expressions and attributes: include/uapi/linux/netfilter/nf_tables.h. A condition whose answer is not known here (a random
-//! number, the source address, an interface) counts as "may match": both ways are followed.
+//! number, the user, what the caller does not know of the packet) counts as "may match": both ways are followed.
 
+use super::mark::Mark;
 use super::registers::Registers;
 use super::sets::{Found, SetKey, Sets, Value};
-use super::walk::Packet;
+use super::walk::{DeviceName, Packet, SourceNat};
 use super::wire::{attributes, find, number, text};
 use super::xt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -27,6 +28,8 @@ pub(super) enum Action {
     Translate(SocketAddrV4),
     /// Destination translated to something that could not be read.
     TranslateUnread,
+    /// Source translated.
+    TranslateSource(SourceNat),
 }
 
 /// What a rule may do, and whether the packet may pass it.
@@ -51,6 +54,7 @@ pub(super) struct Follower<'a> {
     pub(super) family: u8,
     pub(super) table: &'a str,
     pub(super) sets: &'a mut Sets,
+    pub(super) mark: &'a mut Mark,
 }
 
 impl Follower<'_> {
@@ -104,7 +108,7 @@ impl Follower<'_> {
             "immediate" => immediate(data, registers),
             "nat" => self.nat(data, registers),
             "redir" | "tproxy" => Step::Do(vec![Action::TranslateUnread], false),
-            "masq" => Step::Do(vec![Action::Accept], false),
+            "masq" => Step::Do(vec![Action::TranslateSource(SourceNat::Masqueraded)], false),
             "reject" => Step::Do(vec![Action::Refuse], false),
             "match" => self.foreign_match(data),
             "target" => self.foreign_target(data),
@@ -118,14 +122,16 @@ impl Follower<'_> {
         })
     }
 
-    /// The parts of the headers that are known: protocol, destination address and port.
+    /// The parts of the headers that are known: protocol, addresses, destination port.
     fn payload(&self, data: &[u8], registers: &mut Registers) -> Step {
         let Some(register) = number(data, 1) else { return Step::Next };
         let (base, offset, length) =
             (number(data, 2), number(data, 3).unwrap_or_default() as usize, number(data, 4).unwrap_or_default() as usize);
         let (address, port) = (self.packet.to.octets(), self.packet.port.to_be_bytes());
+        let source = self.packet.from.map(|from| from.octets());
         let byte = |n: usize| match (base, n) {
             (Some(1), 9) => Some(self.packet.protocol),
+            (Some(1), 12..=15) => source.map(|source| source[n - 12]),
             (Some(1), 16..=19) => Some(address[n - 16]),
             (Some(2), 2..=3) => Some(port[n - 2]),
             _ => None,
@@ -134,13 +140,29 @@ impl Follower<'_> {
         Step::Next
     }
 
-    fn meta(&self, data: &[u8], registers: &mut Registers) -> Step {
+    fn meta(&mut self, data: &[u8], registers: &mut Registers) -> Step {
         const PROTOCOL: u32 = 1;
+        const MARK: u32 = 3;
+        const IIFNAME: u32 = 6;
+        const OIFNAME: u32 = 7;
         const NFPROTO: u32 = 15;
         const L4PROTO: u32 = 16;
-        let (Some(register), Some(key)) = (number(data, 1), number(data, 2)) else { return Step::Next };
+        let Some(key) = number(data, 2) else { return Step::Next };
+        let Some(register) = number(data, 1) else {
+            if let (MARK, Some(source)) = (key, number(data, 3)) {
+                self.mark.may_become(&registers.bytes(source, 4));
+            }
+            return Step::Next;
+        };
+        let mut device = |name: Option<DeviceName>| match name {
+            Some(name) => registers.put_known(register, &name),
+            None => registers.forget(register, 16),
+        };
         match key {
             PROTOCOL => registers.put_known(register, &0x0800_u16.to_be_bytes()),
+            MARK => registers.put(register, self.mark.bytes()),
+            IIFNAME => device(self.packet.iif),
+            OIFNAME => device(self.packet.oif),
             NFPROTO => registers.put_known(register, &[2]),
             L4PROTO => registers.put_known(register, &[self.packet.protocol]),
             _ => registers.forget(register, 16),
@@ -175,16 +197,17 @@ impl Follower<'_> {
 
     fn nat(&self, data: &[u8], registers: &Registers) -> Step {
         const DNAT: u32 = 1;
+        let address = number(data, 3).and_then(|r| registers.known(r, 4)).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(Ipv4Addr::from);
         if number(data, 1) != Some(DNAT) {
-            return Step::Do(vec![Action::Accept], false);
+            let source = address.map_or(SourceNat::Unread, SourceNat::To);
+            return Step::Do(vec![Action::TranslateSource(source)], false);
         }
-        let address = number(data, 3).and_then(|r| registers.known(r, 4)).and_then(|b| <[u8; 4]>::try_from(b).ok());
         let port = match number(data, 5) {
             None => Some(self.packet.port),
             Some(register) => registers.known(register, 2).map(|b| u16::from_be_bytes([b[0], b[1]])),
         };
         let action = match (address, port) {
-            (Some(address), Some(port)) => Action::Translate(SocketAddrV4::new(Ipv4Addr::from(address), port)),
+            (Some(address), Some(port)) => Action::Translate(SocketAddrV4::new(address, port)),
             _ => Action::TranslateUnread,
         };
         Step::Do(vec![action], false)
@@ -192,17 +215,18 @@ impl Follower<'_> {
 
     fn foreign_match(&self, data: &[u8]) -> Step {
         let revision = number(data, 2).unwrap_or_default();
-        match xt::holds(&text(data, 1).unwrap_or_default(), revision, find(data, 3).unwrap_or_default(), self.packet.port) {
+        match xt::holds(&text(data, 1).unwrap_or_default(), revision, find(data, 3).unwrap_or_default(), &self.packet, self.mark) {
             Some(true) => Step::Next,
             Some(false) => Step::No,
             None => Step::Maybe,
         }
     }
 
-    fn foreign_target(&self, data: &[u8]) -> Step {
-        let revision = number(data, 2).unwrap_or_default();
-        let action = xt::action(&text(data, 1).unwrap_or_default(), revision, find(data, 3).unwrap_or_default(), self.packet.port);
-        action.map_or(Step::Next, |action| Step::Do(vec![action], false))
+    fn foreign_target(&mut self, data: &[u8]) -> Step {
+        let (name, revision, info) =
+            (text(data, 1).unwrap_or_default(), number(data, 2).unwrap_or_default(), find(data, 3).unwrap_or_default());
+        xt::mark(&name, revision, info, self.mark);
+        xt::action(&name, revision, info, self.packet.port).map_or(Step::Next, |action| Step::Do(vec![action], false))
     }
 }
 

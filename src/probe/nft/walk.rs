@@ -1,20 +1,23 @@
-//! Where a packet to a Service would be led: its way through the base chains of one hook, rule by rule.
+//! Where a packet would be led: its way through the base chains of a hook, rule by rule.
 //!
 //! It does not know how kube-proxy lays its rules out. Whatever wrote them (kube-proxy in nftables mode or through iptables-nft,
 //! a leftover of another mode, an operator), the answer is what the kernel would do with the first packet of a connection.
 
 use super::legacy;
+use super::mark::Mark;
 use super::rule::{Action, Follower};
 use super::sets::Sets;
 use super::wire::{self, Message, What, find, number, text};
+use crate::check::clean;
 use crate::vantage::Net;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 
+const INET: u8 = 1;
 /// Address families whose IPv4 packets pass these hooks: inet and IPv4.
-const FAMILIES: [u8; 2] = [1, 2];
+const FAMILIES: [u8; 2] = [INET, 2];
 /// The kernel's own bound on jumps (NFT_JUMP_STACK_SIZE).
 const DEEPEST: usize = 16;
 /// Rules that are followed for one question.
@@ -23,14 +26,39 @@ const MOST_RULES: usize = 200_000;
 pub(crate) const PREROUTING: u32 = 0;
 /// NF_INET_LOCAL_OUT: the node's own packets.
 pub(crate) const OUTPUT: u32 = 3;
+/// NF_INET_POST_ROUTING: what leaves, forwarded or the node's own.
+const POSTROUTING: u32 = 4;
 
-/// The first packet of a connection.
+/// Name of a network device, filled up with zeros (IFNAMSIZ).
+pub(crate) type DeviceName = [u8; 16];
+
+/// The first packet of a connection. What is not known of it may be anything.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packet {
     pub(crate) to: Ipv4Addr,
     pub(crate) port: u16,
     /// IP protocol number.
     pub(crate) protocol: u8,
+    pub(crate) from: Option<Ipv4Addr>,
+    pub(crate) iif: Option<DeviceName>,
+    pub(crate) oif: Option<DeviceName>,
+}
+
+impl Packet {
+    /// One of which only the destination is known.
+    pub(crate) const fn to(to: Ipv4Addr, port: u16, protocol: u8) -> Self {
+        Self { to, port, protocol, from: None, iif: None, oif: None }
+    }
+}
+
+/// What a source address is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SourceNat {
+    /// An address of the device that the packet leaves by.
+    Masqueraded,
+    To(Ipv4Addr),
+    /// Something that could not be read, such as one of several addresses.
+    Unread,
 }
 
 /// What may become of it.
@@ -40,6 +68,8 @@ pub(crate) struct Ways {
     pub(crate) targets: BTreeSet<SocketAddrV4>,
     /// It may be translated to something that could not be read.
     pub(crate) unread: bool,
+    /// What its source may be translated to, and by which chains.
+    pub(crate) sources: BTreeMap<SourceNat, BTreeSet<String>>,
     /// It may pass as it is.
     pub(crate) untouched: bool,
     /// It certainly reaches a rule that drops or rejects it.
@@ -76,6 +106,8 @@ pub(crate) struct Walker {
     /// Rules by chain, in order.
     chains: HashMap<ChainKey, Rc<Vec<Rule>>>,
     sets: Sets,
+    /// The mark of the packet that is followed.
+    mark: Mark,
     followed: usize,
 }
 
@@ -102,7 +134,7 @@ impl Walker {
 
     /// From the lists of chains and rules of nf_tables.
     fn of(chains: &[Message], rules: &[Message], sets: Sets) -> Self {
-        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, followed: 0 };
+        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, mark: Mark::default(), followed: 0 };
         for message in chains.iter().filter(|m| FAMILIES.contains(&m.family)) {
             let body = &message.body;
             let (Some(table), Some(name), Some(hook)) = (text(body, 1), text(body, 3), find(body, 4)) else { continue };
@@ -124,7 +156,14 @@ impl Walker {
     /// Adds a table of the old iptables.
     fn add(&mut self, name: &str, priority: i32, table: legacy::Table) {
         let key = |chain: String| (LEGACY, name.to_owned(), chain);
-        self.bases.extend(table.bases.into_iter().map(|(hook, chain)| Base { key: key(chain), hook, priority, kind: name.to_owned() }));
+        // Sources are translated at another priority than destinations (NF_IP_PRI_NAT_SRC).
+        let at = |hook: u32| if name == "nat" && hook == POSTROUTING { 100 } else { priority };
+        self.bases.extend(table.bases.into_iter().map(|(hook, chain)| Base {
+            key: key(chain),
+            hook,
+            priority: at(hook),
+            kind: name.to_owned(),
+        }));
         self.chains
             .extend(table.chains.into_iter().map(|(chain, rules)| (key(chain), Rc::new(rules.into_iter().map(Rule::Entry).collect()))));
     }
@@ -183,8 +222,10 @@ impl Walker {
                 return Err(io::Error::other(format!("more than {MOST_RULES} rules would have to be followed")));
             }
             let mut outcome = match rule {
-                Rule::Expressions(rule) => Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets }.follow(rule)?,
-                Rule::Entry(entry) => entry.follow(packet),
+                Rule::Expressions(rule) => {
+                    Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets, mark: &mut self.mark }.follow(rule)?
+                }
+                Rule::Entry(entry) => entry.follow(packet, &mut self.mark),
             };
             let alone = certain && outcome.actions.len() == 1 && !outcome.passes;
             let (mut ends, mut leaves) = (false, false);
@@ -198,6 +239,10 @@ impl Walker {
                         ends = true;
                     }
                     Action::TranslateUnread => (ways.unread, ends) = (true, true),
+                    Action::TranslateSource(to) => {
+                        ways.sources.entry(to).or_default().insert(chain_name(key));
+                        ends = true;
+                    }
                     Action::Jump(ref chain) | Action::Goto(ref chain) => {
                         let inner = self.chain(packet, &(key.0, key.1.clone(), chain.clone()), ways, alone, depth + 1)?;
                         // A chain that was jumped to comes back here, one that was gone to comes back to where this one would.
@@ -223,6 +268,16 @@ impl Walker {
     }
 }
 
+/// As `nft list chain` takes it; `iptables` stands for the tables of the old iptables.
+fn chain_name((family, table, chain): &ChainKey) -> String {
+    let family = match *family {
+        LEGACY => "iptables",
+        INET => "inet",
+        _ => "ip",
+    };
+    clean(&format!("{family} {table} {chain}"), 96)
+}
+
 /// kube-proxy's table in nftables mode and the prefix of its chains in iptables mode (its source: pkg/proxy).
 fn layout((family, table, chain): &ChainKey, ways: &mut Ways) {
     if table == PROXY_TABLE {
@@ -232,124 +287,9 @@ fn layout((family, table, chain): &ChainKey, ways: &mut Ways) {
     }
 }
 
+mod forwarded;
 #[cfg(test)]
 mod replay;
 
 #[cfg(test)]
-mod tests {
-    use super::super::sets::Set;
-    use super::*;
-    use crate::twin::nft::{Batch, Hook, Rule as Written};
-    use crate::vantage::NetNs;
-
-    const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 80);
-    const TO_SERVICE: Packet = Packet { to: SERVICE, port: 80, protocol: 6 };
-
-    fn endpoint(last: u8) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::new(10, 42, 0, last), 8080)
-    }
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = [u16::try_from(value.len() + 4).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
-    fn expression(name: &str, parts: &[Vec<u8>]) -> Vec<u8> {
-        attribute(1, &[attribute(1, &[name.as_bytes(), &[0]].concat()), attribute(2, &parts.concat())].concat())
-    }
-
-    fn word(kind: u16, value: u32) -> Vec<u8> {
-        attribute(kind, &value.to_be_bytes())
-    }
-
-    fn key(name: &str) -> ChainKey {
-        (2, "kube-proxy".to_owned(), name.to_owned())
-    }
-
-    /// kube-proxy's nftables mode in small: `daddr . proto . port vmap @service-ips`, then `numgen random mod 2 vmap {..}`.
-    fn vmaps() -> Walker {
-        let services = Set::verdicts(&[(&[10, 43, 0, 80, 6, 0, 0, 0, 0, 80, 0, 0], -4, "service-web")]);
-        let halves = Set::verdicts(&[(&[0, 0, 0, 0], -4, "endpoint-6"), (&[0, 0, 0, 1], -4, "endpoint-7")]);
-        let sets = [("service-ips", services), ("__map0", halves)].map(|(name, set)| (key(name), Rc::new(set)));
-        let lookup = |name: &[u8]| expression("lookup", &[attribute(1, name), word(2, 8), word(3, 0)]);
-        let dispatch = [
-            expression("payload", &[word(1, 8), word(2, 1), word(3, 16), word(4, 4)]),
-            expression("meta", &[word(1, 9), word(2, 16)]),
-            expression("payload", &[word(1, 10), word(2, 2), word(3, 2), word(4, 2)]),
-            lookup(b"service-ips\0"),
-        ];
-        let balance = [expression("numgen", &[word(1, 8), word(2, 2), word(3, 1)]), lookup(b"__map0\0")];
-        let dnat = |to: SocketAddrV4| {
-            let value = |register, bytes: &[u8]| expression("immediate", &[word(1, register), attribute(2, &attribute(1, bytes))]);
-            let nat = expression("nat", &[word(1, 1), word(2, 2), word(3, 8), word(5, 9)]);
-            [value(8, &to.ip().octets()), value(9, &to.port().to_be_bytes()), nat].concat()
-        };
-        let chains = [
-            ("nat-output", dispatch.concat()),
-            ("service-web", balance.concat()),
-            ("endpoint-6", dnat(endpoint(6))),
-            ("endpoint-7", dnat(endpoint(7))),
-        ];
-        Walker {
-            bases: vec![Base { key: key("nat-output"), hook: OUTPUT, priority: -100, kind: "nat".to_owned() }],
-            chains: chains.map(|(name, rule)| (key(name), Rc::new(vec![Rule::Expressions(rule)]))).into_iter().collect(),
-            sets: Sets::known(sets.into_iter().collect()),
-            followed: 0,
-        }
-    }
-
-    #[test]
-    fn verdict_maps_lead_to_every_endpoint_of_the_service_and_to_no_other() {
-        let ways = vmaps().ways(TO_SERVICE, OUTPUT).unwrap();
-        assert_eq!(ways.targets, BTreeSet::from([endpoint(6), endpoint(7)]));
-        assert_eq!((ways.unread, ways.refused, ways.layouts), (false, false, BTreeSet::from(["nftables"])));
-        for other in [Packet { port: 81, ..TO_SERVICE }, Packet { protocol: 17, ..TO_SERVICE }] {
-            let ways = vmaps().ways(other, OUTPUT).unwrap();
-            assert!(ways.targets.is_empty() && ways.untouched, "{ways:?}");
-        }
-        assert!(vmaps().ways(TO_SERVICE, PREROUTING).unwrap().targets.is_empty());
-    }
-
-    #[test]
-    fn chains_that_call_themselves_and_cut_expressions_end() {
-        let mut walker = vmaps();
-        let jump = |chain: &[u8]| {
-            let verdict = attribute(2, &[word(1, (-3_i32).cast_unsigned()), attribute(2, chain)].concat());
-            expression("immediate", &[word(1, 0), attribute(2, &verdict)])
-        };
-        walker.chains.insert(key("service-web"), Rc::new(vec![Rule::Expressions(jump(b"service-web\0"))]));
-        assert!(walker.ways(TO_SERVICE, OUTPUT).unwrap_err().to_string().contains("too deeply"));
-        let Rule::Expressions(whole) = vmaps().chains[&key("nat-output")][0].clone() else { unreachable!() };
-        for length in 0..whole.len() {
-            let mut walker = vmaps();
-            walker.chains.insert(key("nat-output"), Rc::new(vec![Rule::Expressions(whole[..length].to_vec())]));
-            let _ = walker.ways(TO_SERVICE, OUTPUT);
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn ns_real_rules_are_followed_in_the_order_of_their_chains() {
-        if !crate::vantage::netns::testing::in_private() {
-            return;
-        }
-        let net = Net::Ns(NetNs::create("walk").unwrap());
-        let to_service = || Written::new().to(SERVICE.into(), true).protocol(6).port(80);
-        let ways = |packet| Walker::read(&net).unwrap().ways(packet, OUTPUT).unwrap();
-        assert_eq!(ways(TO_SERVICE), Ways { untouched: true, ..Ways::default() });
-        let refusing = Batch::replace("firewall").fresh().chain("out", "filter", Hook::Output, 0).rule("out", to_service().reject());
-        refusing.commit(&net).unwrap();
-        assert_eq!(ways(TO_SERVICE), Ways { untouched: true, refused: true, ..Ways::default() });
-        assert!(!ways(Packet { port: 81, ..TO_SERVICE }).refused);
-        let lead = |table: &str, priority, to: SocketAddrV4| {
-            let batch = Batch::replace(table).fresh().chain("out", "nat", Hook::Output, priority);
-            batch.rule("out", to_service().dnat(*to.ip(), to.port())).commit(&net).unwrap();
-        };
-        lead("late", -100, endpoint(6));
-        assert_eq!(ways(TO_SERVICE).targets, BTreeSet::from([endpoint(6)]));
-        assert!(!ways(TO_SERVICE).refused, "what was translated does not meet a rule for the old address");
-        lead("early", -110, endpoint(9));
-        assert_eq!(ways(TO_SERVICE).targets, BTreeSet::from([endpoint(9)]));
-    }
-}
+mod tests;

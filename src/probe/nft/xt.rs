@@ -1,6 +1,8 @@
 //! Matches and targets of iptables, in its own tables or inside of nf_tables (`nft_compat`): the few whose meaning is needed, from their raw structs.
 
+use super::mark::Mark;
 use super::rule::Action;
+use super::walk::{Packet, SourceNat};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED (include/uapi/linux/netfilter/nf_nat.h).
@@ -9,12 +11,13 @@ const PROTO_SPECIFIED: u32 = 2;
 /// XT_TCP_INV_DSTPT, the same for UDP.
 const INVERTED_DESTINATION: u8 = 2;
 
-/// Whether a match accepts the first packet of a connection to a port; `None` if that depends on what is not known here.
-pub(super) fn holds(name: &str, revision: u32, info: &[u8], port: u16) -> Option<bool> {
+/// Whether a match accepts the first packet of a connection; `None` if that depends on what is not known here.
+pub(super) fn holds(name: &str, revision: u32, info: &[u8], packet: &Packet, mark: &Mark) -> Option<bool> {
     match name {
         "comment" => Some(true),
-        "tcp" | "udp" => ports(name, info, port),
+        "tcp" | "udp" => ports(name, info, packet.port),
         "conntrack" => new_connection(revision, info),
+        "mark" => marked(revision, info, mark),
         _ => None,
     }
 }
@@ -22,12 +25,39 @@ pub(super) fn holds(name: &str, revision: u32, info: &[u8], port: u16) -> Option
 /// What a target does; `None` if the packet goes on (MARK, LOG, CONNMARK, ..).
 pub(super) fn action(name: &str, revision: u32, info: &[u8], port: u16) -> Option<Action> {
     match name {
-        "DNAT" => Some(dnat(revision, info, port).map_or(Action::TranslateUnread, Action::Translate)),
+        "DNAT" => Some(range(revision, info, port).map_or(Action::TranslateUnread, Action::Translate)),
         "REDIRECT" | "NETMAP" | "TPROXY" => Some(Action::TranslateUnread),
         "REJECT" | "DROP" => Some(Action::Refuse),
-        "MASQUERADE" | "SNAT" => Some(Action::Accept),
+        "MASQUERADE" => Some(Action::TranslateSource(SourceNat::Masqueraded)),
+        "SNAT" => {
+            let source = range(revision, info, port).map_or(SourceNat::Unread, |to| SourceNat::To(*to.ip()));
+            Some(Action::TranslateSource(source))
+        }
         _ => None,
     }
+}
+
+/// What a target makes of the packet's mark.
+pub(super) fn mark(name: &str, revision: u32, info: &[u8], mark: &mut Mark) {
+    let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
+    match (name, revision) {
+        // struct xt_mark_tginfo2: mark and mask.
+        ("MARK", 2) => {
+            let set = word(0).zip(word(4)).map_or([None; 4], |(flip, clear)| mark.changed(!clear, flip));
+            mark.may_become(&set);
+        }
+        // struct xt_connmark_tginfo1 and 2: three masks, then the mode, of which SAVE only reads the packet's mark.
+        ("CONNMARK", _) if matches!(info.get(12), Some(0 | 1)) => {}
+        ("MARK" | "CONNMARK" | "HMARK", _) => mark.may_become(&[None; 4]),
+        _ => {}
+    }
+}
+
+/// Whether a `mark` match accepts a packet with this mark (struct xt_mark_mtinfo1: mark, mask, inversion).
+fn marked(revision: u32, info: &[u8], mark: &Mark) -> Option<bool> {
+    let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
+    let (value, mask, inverted) = (word(0)?, word(4)?, *info.get(8)? != 0);
+    (revision == 1).then(|| mark.is(value, mask))?.map(|held| held != inverted)
 }
 
 /// Whether a `tcp` or `udp` match accepts a destination port; `None` if it also looks at something that is not known here.
@@ -55,8 +85,8 @@ fn new_connection(revision: u32, info: &[u8]) -> Option<bool> {
     (revision >= 2 && flags == STATE).then_some((states & NEW != 0) != (inverted & STATE != 0))
 }
 
-/// Where a `DNAT` target leads, if that is one address; a port that it does not name is the packet's own.
-fn dnat(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
+/// What a `DNAT` or `SNAT` target translates to, if that is one address; a port that it does not name is the packet's own.
+fn range(revision: u32, info: &[u8], port: u16) -> Option<SocketAddrV4> {
     let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
     let octets = |n: usize| <[u8; 4]>::try_from(info.get(n..n + 4)?).ok();
     let named = |n: usize| Some(u16::from_be_bytes(info.get(n..n + 2)?.try_into().ok()?));
@@ -105,6 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_read_set_and_forgotten() {
+        let words = |words: [u32; 3]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
+        let mut seen = Mark::NONE;
+        assert_eq!(marked(1, &words([0x4000, 0x4000, 0]), &seen), Some(false));
+        assert_eq!(marked(1, &words([0x4000, 0x4000, 1]), &seen), Some(true));
+        assert_eq!((marked(0, &words([0; 3]), &seen), marked(1, &[0; 8], &seen)), (None, None));
+        mark("MARK", 2, &words([0x4000, 0x4000, 0]), &mut seen);
+        assert_eq!(marked(1, &words([0x4000, 0x4000, 0]), &seen), None);
+        assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), Some(false));
+        mark("CONNMARK", 1, &[&words([0, 0xff_0000, 0xff_0000])[..], &[1]].concat(), &mut seen);
+        assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), Some(false), "saving does not change it");
+        mark("CONNMARK", 1, &[&words([0, 0xff_0000, 0xff_0000])[..], &[2]].concat(), &mut seen);
+        assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), None, "what a connection's mark was is not known");
+    }
+
+    #[test]
     fn targets_of_all_revisions() {
         let to = SocketAddrV4::new(Ipv4Addr::new(10, 42, 0, 6), 6900);
         let mut new = vec![0; 40];
@@ -113,17 +159,17 @@ mod tests {
         new[20..24].copy_from_slice(&to.ip().octets());
         new[36..38].copy_from_slice(&6900_u16.to_be_bytes());
         new[38..40].copy_from_slice(&6900_u16.to_be_bytes());
-        assert_eq!((dnat(1, &new, 80), dnat(2, &new, 80)), (Some(to), Some(to)));
+        assert_eq!((range(1, &new, 80), range(2, &new, 80)), (Some(to), Some(to)));
         let mut old = vec![0; 20];
         old[4..8].copy_from_slice(&MAP_IPS.to_ne_bytes());
         old[8..12].copy_from_slice(&to.ip().octets());
         old[12..16].copy_from_slice(&to.ip().octets());
-        assert_eq!(dnat(0, &old, 80), Some(SocketAddrV4::new(*to.ip(), 80)));
-        assert_eq!(dnat(2, &new[..37], 80), None);
+        assert_eq!(range(0, &old, 80), Some(SocketAddrV4::new(*to.ip(), 80)));
+        assert_eq!(range(2, &new[..37], 80), None);
         for (at, what) in [(20, "one of several addresses"), (38, "one of several ports")] {
-            let mut range = new.clone();
-            range[at] += 1;
-            assert_eq!(dnat(2, &range, 80), None, "{what} is not known");
+            let mut several = new.clone();
+            several[at] += 1;
+            assert_eq!(range(2, &several, 80), None, "{what} is not known");
         }
     }
 }

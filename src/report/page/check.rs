@@ -88,7 +88,7 @@ fn facts(page: &mut Page, facts: &Value) {
     let name_cells = leaves.iter().map(|(name, _)| text::width(name)).max().unwrap_or(0).min(32) + 2;
     page.gap().heading("Facts");
     for (name, value) in leaves {
-        let tone = if is_unknown(value) { Tone::UNKNOWN } else { Tone::Plain };
+        let tone = if text::unknown(value).is_some() { Tone::UNKNOWN } else { Tone::Plain };
         page.item(vec![Span::new(Tone::Dim, text::fit(&name, name_cells))], tone, text::value(value));
     }
 }
@@ -96,7 +96,7 @@ fn facts(page: &mut Page, facts: &Value) {
 /// Leaves of the fact tree by dotted path; an unknown one is a leaf.
 fn flatten<'a>(tree: &'a Value, path: &str, leaves: &mut Vec<(String, &'a Value)>) {
     match tree {
-        Value::Object(map) if !is_unknown(tree) => {
+        Value::Object(map) if text::unknown(tree).is_none() => {
             for (key, value) in map {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 flatten(value, &path, leaves);
@@ -105,10 +105,6 @@ fn flatten<'a>(tree: &'a Value, path: &str, leaves: &mut Vec<(String, &'a Value)
         leaf if !path.is_empty() => leaves.push((path.to_owned(), leaf)),
         _ => {}
     }
-}
-
-fn is_unknown(value: &Value) -> bool {
-    value.as_object().is_some_and(|map| map.len() == 1 && map.get("unknown").is_some_and(Value::is_string))
 }
 
 fn evidence(page: &mut Page, check: &CheckReport) {

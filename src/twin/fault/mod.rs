@@ -50,6 +50,7 @@ mod pg_login;
 mod pg_source_refused_by_gateway;
 mod pg_tls_required;
 mod pg_too_many_clients;
+mod pod_egress_not_masqueraded;
 mod pod_subnet;
 mod podcidr_route_missing;
 mod portal;
@@ -142,6 +143,7 @@ pub static FAULTS: &[&Fault] = &[
     &pod_subnet::UNASSIGNED,
     &pod_subnet::FILE_MISSING,
     &mtu::BLACK_HOLE,
+    &pod_egress_not_masqueraded::FAULT,
     &coredns_upstream_dead::FAULT,
     &endpoints_empty_selector::FAULT,
     &endpoints_not_ready::FAULT,

@@ -14,7 +14,9 @@ const JOURNAL: &str = "Started deepseek-ocr-vllm.service - vLLM.\n\
     deepseek-ocr-vllm.service: Main process exited, code=exited, status=1/FAILURE\n\
     deepseek-ocr-vllm.service: Scheduled restart job, restart counter is at 12.\n";
 
-/// From elsewhere it looks like a server that loads: the matrix looks from the server's own host.
+/// From elsewhere it looks like a server that loads: only the journal on the server's own host tells. That host is no vantage of the
+/// inventory (on it fathom takes itself for the workstation, and most of a whole run means nothing there), so no set is named; the
+/// matrix asks the one check from there.
 pub(super) static FAULT: Fault = Fault {
     id: "vllm-oom-start",
     layer: 4,

@@ -112,6 +112,11 @@ impl VllmHandle {
         self.engine.set_stream_interval(tokens);
     }
 
+    /// Adds to each answer what it cost: kinds of prompt tokens and times, as options of the server switch on.
+    pub fn set_details(&self, details: bool) {
+        self.engine.set_details(details);
+    }
+
     /// Asks for a key (`--api-key`) below `/v1`.
     pub fn set_api_key(&self, key: Option<&str>) {
         self.engine.set_api_key(key);
@@ -238,11 +243,11 @@ async fn complete(engine: &Arc<Engine>, request: Request<Incoming>, endpoint: En
         Err(refusal) => json_reply(refusal.status, &refusal.body),
         Ok(work) => {
             engine.preprocess(&work).await;
-            let (events, model) = (engine.start(&work), engine.served().model);
+            let (events, model, details) = (engine.start(&work), engine.served().model, engine.details());
             if work.stream {
-                streamed(events, chunks::Lines::new(work, model, engine.stream_interval()))
+                streamed(events, chunks::Lines::new(work, model, engine.stream_interval(), details))
             } else {
-                whole(events, &work, &model).await
+                whole(events, &work, &model, details).await
             }
         }
     }
@@ -268,7 +273,7 @@ fn streamed(events: mpsc::Receiver<Token>, lines: chunks::Lines) -> Response<Bod
 }
 
 /// An answer in one piece.
-async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str) -> Response<Body> {
+async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str, details: Option<chunks::Details>) -> Response<Body> {
     let (mut text, mut reason, mut tokens) = (String::new(), "length", 0);
     while let Some(token) = events.recv().await {
         if token.died {
@@ -279,7 +284,11 @@ async fn whole(mut events: mpsc::Receiver<Token>, work: &Work, model: &str) -> R
         tokens += 1;
         reason = token.finish.unwrap_or(reason);
     }
-    json_reply(StatusCode::OK, &chunks::whole(work, model, &text, reason, tokens))
+    let mut body = chunks::whole(work, model, &text, reason, tokens);
+    if let Some(details) = details {
+        details.add_to(&mut body, work, tokens, false);
+    }
+    json_reply(StatusCode::OK, &body)
 }
 
 #[cfg(test)]

@@ -91,6 +91,8 @@ fn mask(value: &mut Value) {
             ("content" | "text", Some(text)) if !text.is_empty() => *value = "X".into(),
             ("root" | "system_fingerprint", Some(_)) => *value = "X".into(),
             ("created" | "prompt_tokens" | "total_tokens", None) if value.is_u64() => *value = 0.into(),
+            // Times and rates.
+            (_, None) if value.is_f64() => *value = 0.0.into(),
             _ => mask(value),
         }),
         _ => {}
@@ -255,6 +257,58 @@ async fn images_and_the_n_gram_processor() {
     // Where the processor is not loaded, its argument is nothing.
     server.set_trouble(Trouble::Repetition);
     assert_eq!(post(&server, CHAT, &processor(json!(-1))).await, Answer::read(capture!("xargs_neg_noproc.txt")));
+}
+
+/// The server of these captures was told to add what each request cost.
+#[tokio::test]
+async fn what_a_request_cost() {
+    let server = start();
+    server.set_details(true);
+    assert_eq!(post(&server, CHAT, &chat(8)).await, Answer::read(capture!("chat_nonstream_perreqmetrics.txt")));
+    let streamed = streamed(8, &json!({"include_usage": true}));
+    assert_eq!(post(&server, CHAT, &streamed).await, Answer::read(capture!("chat_stream_perreqmetrics.txt")));
+}
+
+/// A part of a message that is an image of this size; the stand-in reads nothing behind a PNG's head.
+fn png(width: u32, height: u32) -> Value {
+    let head = [&b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..], &width.to_be_bytes(), &height.to_be_bytes()].concat();
+    json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{}", crate::twin::service::pki::base64(&head))}})
+}
+
+#[tokio::test]
+async fn pages_that_are_read() {
+    let server = start();
+    server.set_model("deepseek-ai/DeepSeek-OCR");
+    server.set_max_model_len(8192);
+    server.set_details(true);
+    let text = || json!({"type": "text", "text": "Free OCR."});
+    let asked = |content: Value| {
+        let mut request = chat(4);
+        (request["model"], request["messages"][0]["content"]) = (json!("deepseek-ai/DeepSeek-OCR"), content);
+        request
+    };
+    let small = || png(64, 64);
+    for (content, capture) in [
+        (json!([small(), text()]), capture!("ocr_64x64.json")),
+        (json!([text(), small()]), capture!("ocr_text_first.json")),
+        (json!([png(640, 640), text()]), capture!("ocr_640x640.json")),
+        (json!([png(1024, 1024), text()]), capture!("ocr_1024x1024.json")),
+        (json!([png(1190, 1684), text()]), capture!("ocr_1190x1684.json")),
+        (json!([small(), small(), text()]), capture!("ocr_two_images.json")),
+        (json!([text()]), capture!("ocr_text_only.json")),
+        (json!("Free OCR."), capture!("ocr_string_content.json")),
+    ] {
+        assert_eq!(post(&server, CHAT, &asked(content.clone())).await.body, stable(capture), "{content}");
+    }
+    let mut streamed = streamed(6, &json!({"include_usage": true, "continuous_usage_stats": true}));
+    (streamed["model"], streamed["messages"]) = (json!("deepseek-ai/DeepSeek-OCR"), asked(json!([small(), text()]))["messages"].clone());
+    assert_eq!(post(&server, CHAT, &streamed).await, Answer::read(capture!("ocr_stream.txt")));
+
+    server.set_model("tiny");
+    server.set_trouble(Trouble::TextOnly);
+    let mut refused = asked(json!([small(), text()]));
+    refused["model"] = json!("tiny");
+    assert_eq!(post(&server, CHAT, &refused).await, Answer::read(capture!("err_image_to_text_model.txt")));
 }
 
 /// Names, types, label sets, bounds and their order; not the values, and not the help texts, which nothing reads.

@@ -1,8 +1,8 @@
 //! Answers as vLLM writes them: models, whole completions, server-sent events.
 
-use super::Vllm;
 use super::engine::Token;
 use super::request::{Endpoint, Work};
+use super::{Pace, Vllm};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
@@ -39,6 +39,28 @@ fn usage(work: &Work, tokens: u32) -> Value {
     json!({"prompt_tokens": work.prompt_tokens, "total_tokens": work.prompt_tokens + tokens, "completion_tokens": tokens})
 }
 
+/// What options of the server add to an answer: kinds of prompt tokens, and times, here those of the set pace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Details(pub(super) Pace);
+
+impl Details {
+    /// Adds them to the answer, or to the last chunk of a stream, which leaves out what there is none of.
+    pub(super) fn add_to(self, answer: &mut Value, work: &Work, tokens: u32, stream: bool) {
+        let images = (work.image_tokens > 0).then(|| json!({"image": work.image_tokens}));
+        let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+        let (first, each, n) = (ms(self.0.first_token), ms(self.0.interval), f64::from(tokens));
+        let generation = each * (n - 1.0).max(0.0);
+        let mut kinds = json!({"cached_tokens": 0, "created_cache_tokens": 0, "multimodal_tokens": images});
+        let mut times = json!({"time_to_first_token_ms": first, "generation_time_ms": generation, "queue_time_ms": 0.0, "mean_itl_ms": each,
+            "tokens_per_second": n * 1000.0 / (first + generation).max(1.0), "speculative_decoding": null});
+        for part in [&mut kinds, &mut times].into_iter().filter(|_| stream) {
+            part.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| !value.is_null()));
+        }
+        answer["usage"]["prompt_tokens_details"] = kinds;
+        answer["metrics"] = times;
+    }
+}
+
 /// A completion that is not streamed.
 pub(super) fn whole(work: &Work, model: &str, text: &str, reason: &str, tokens: u32) -> Value {
     let mut usage = usage(work, tokens);
@@ -73,13 +95,14 @@ pub(super) struct Lines {
     /// Tokens that go into one chunk (`--stream-interval`), and the texts of those that wait for it.
     interval: u32,
     waiting: Vec<&'static str>,
+    details: Option<Details>,
     opened: bool,
     closed: bool,
     ready: VecDeque<String>,
 }
 
 impl Lines {
-    pub(super) fn new(work: Work, model: String, interval: u32) -> Self {
+    pub(super) fn new(work: Work, model: String, interval: u32, details: Option<Details>) -> Self {
         let prefix = if work.endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
         Self {
             work,
@@ -89,6 +112,7 @@ impl Lines {
             tokens: 0,
             interval,
             waiting: Vec::new(),
+            details,
             opened: false,
             closed: false,
             ready: VecDeque::new(),
@@ -184,6 +208,9 @@ impl Lines {
             let mut chunk = self.chunk(json!([]));
             chunk["usage"] = usage(&self.work, self.tokens);
             chunk["system_fingerprint"] = json!(FINGERPRINT);
+            if let Some(details) = self.details {
+                details.add_to(&mut chunk, &self.work, self.tokens, true);
+            }
             self.ready.push_back(line(&chunk));
         }
         self.ready.push_back("data: [DONE]\n\n".to_owned());

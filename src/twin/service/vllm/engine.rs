@@ -1,5 +1,6 @@
 //! The engine: tokens at a pace, a freeze, and what it counts.
 
+use super::chunks::Details;
 use super::fetch::Host;
 use super::metrics::{Counts, Finished, Load};
 use super::request::{Refusal, Work};
@@ -100,6 +101,8 @@ pub enum Trouble {
     NoMetrics,
     /// A request with an image runs out of GPU memory.
     OutOfMemory,
+    /// The model that is served reads text alone.
+    TextOnly,
     /// Repeats itself until `max_tokens`: the no-repeat n-gram processor is not loaded.
     Repetition,
     /// Preparing an image keeps the API server's one core busy for this many milliseconds.
@@ -129,6 +132,7 @@ struct State {
     trouble: Trouble,
     crashed: bool,
     stream_interval: u32,
+    details: bool,
     api_key: Option<String>,
     /// Processor time of the API server's preprocessing.
     cpu: Duration,
@@ -155,6 +159,7 @@ impl Engine {
             trouble: Trouble::None,
             crashed: false,
             stream_interval: 1,
+            details: false,
             api_key: None,
             cpu: Duration::ZERO,
             host: Host { net: net.clone(), names: BTreeMap::new() },
@@ -221,6 +226,16 @@ impl Engine {
         self.state().stream_interval
     }
 
+    pub(super) fn set_details(&self, details: bool) {
+        self.state().details = details;
+    }
+
+    /// What it adds to its answers, if it was told to.
+    pub(super) fn details(&self) -> Option<Details> {
+        let state = self.state();
+        state.details.then_some(Details(state.served.pace))
+    }
+
     pub(super) fn set_api_key(&self, key: Option<&str>) {
         self.state().api_key = key.map(str::to_owned);
     }
@@ -257,6 +272,7 @@ impl Engine {
                 Err(Refusal::busy())
             }
             Trouble::OutOfMemory if work.images > 0 => Err(Refusal::out_of_memory()),
+            Trouble::TextOnly if work.images > 0 => Err(Refusal::not_multimodal(&state.served.model)),
             Trouble::Repetition => Ok(()),
             _ => work.ngram_size.as_ref().map_or(Ok(()), check_ngram_size),
         }

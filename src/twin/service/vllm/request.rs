@@ -24,8 +24,9 @@ pub(super) struct Work {
     /// `stream_options.continuous_usage_stats`.
     pub(super) running_usage: bool,
     pub(super) prompt_tokens: u32,
-    /// Images in the prompt.
+    /// Images in the prompt, and the tokens of those that are not fetched.
     pub(super) images: u32,
+    pub(super) image_tokens: u32,
     /// An image that the server has to fetch itself.
     pub(super) fetch: Option<String>,
     /// `vllm_xargs.ngram_size`, which the no-repeat n-gram processor reads.
@@ -76,6 +77,11 @@ impl Refusal {
     /// The no-repeat n-gram processor of DeepSeek-OCR refuses its argument.
     pub(super) fn ngram_size(size: &str) -> Self {
         Self::bad(None, &format!("`ngram_size` has to be a strictly positive integer, got {size}."))
+    }
+
+    /// The model takes no images.
+    pub(super) fn not_multimodal(model: &str) -> Self {
+        Self::bad(None, &format!("{model} is not a multimodal model"))
     }
 
     /// What was fetched is no image.
@@ -136,6 +142,7 @@ pub(super) fn read(served: &Vllm, endpoint: Endpoint, content_type: &str, body: 
         running_usage: options["continuous_usage_stats"] == true,
         prompt_tokens,
         images: images(&request[needed]),
+        image_tokens: image_urls(&request[needed]).filter_map(|url| image::tokens(url).ok()).sum(),
         fetch: fetched_image(&request[needed]),
         ngram_size: request["vllm_xargs"].get("ngram_size").cloned(),
         max_tokens: max_tokens(served, endpoint, &request, prompt_tokens)?,
