@@ -35,6 +35,7 @@ mod kube_proxy;
 mod kubelet;
 mod link;
 pub(crate) mod lookup;
+mod masquerade;
 mod netlink;
 mod network_policy;
 mod nft;
@@ -101,6 +102,7 @@ pub static KINDS: &[&Kind] = &[
     &counters::KIND,
     &nft::KIND,
     &conntrack::KIND,
+    &masquerade::KIND,
     &tcp::KIND,
     &udp::KIND,
     &trace::KIND,
