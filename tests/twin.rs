@@ -161,6 +161,8 @@ fn on_underlay() -> Result<Catalog, String> {
     let mut catalog = Catalog::load(&Sources::default()).map_err(|f| format!("{f:?}"))?;
     let mut inventory = Inventory::clone(&catalog.inventory);
     inventory.overlay.parent = "eth0".to_owned();
+    // With an exit node what VXLAN sends to public addresses would go through the tailnet all the same.
+    inventory.tailnet.exit_node = None;
     for node in inventory.nodes.iter_mut().filter(|n| n.lan.is_some()) {
         (node.public, node.lan, node.lan_cidr) = (Some(SECOND), None, None);
     }

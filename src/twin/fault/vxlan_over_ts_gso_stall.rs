@@ -18,7 +18,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 1,
     title: "of full-size VXLAN packets in a row only the first gets through the tailnet",
     expects: "vxlan-over-ts-gso-stall",
-    decided_from: &["calypso", "all"],
+    decided_from: &["calypso"],
     apply: |twin| {
         Box::pin(async move {
             impair(twin, true);

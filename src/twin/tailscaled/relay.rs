@@ -4,7 +4,7 @@ use super::{Path, Shared, address_at};
 use crate::twin::derp;
 use crate::twin::device::Device;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -30,6 +30,8 @@ const MOST_WAITING: usize = 4096;
 const VXLAN: u16 = 8472;
 /// Packets that follow each other within this time belong to one train.
 const TRAIN: Duration = Duration::from_millis(1);
+/// Flows that are remembered.
+const MOST_FLOWS: usize = 256;
 /// What offload merges is longer than this.
 const FULL_SIZE: usize = 1000;
 
@@ -52,13 +54,13 @@ pub(super) struct Relay {
     id: u8,
     last_hello: Option<Instant>,
     waiting: VecDeque<(Instant, u8, Vec<u8>)>,
-    /// When the last full-size VXLAN packet came, and its length.
-    train: Option<(Instant, usize)>,
+    /// When the last full-size VXLAN packet of a flow (by outer source port) came, and its length.
+    trains: HashMap<u16, (Instant, usize)>,
 }
 
 impl Relay {
     pub(super) fn new(id: u8, device: Device, sockets: Sockets, shared: Arc<Mutex<Shared>>, heard: watch::Sender<bool>) -> Self {
-        Self { device, sockets, shared, heard, id, last_hello: None, waiting: VecDeque::new(), train: None }
+        Self { device, sockets, shared, heard, id, last_hello: None, waiting: VecDeque::new(), trains: HashMap::new() }
     }
 
     pub(super) fn run(mut self) {
@@ -144,12 +146,16 @@ impl Relay {
     fn follows(&mut self, packet: &[u8]) -> bool {
         const UDP: u8 = 17;
         let header = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
-        let port = packet.get(header + 2..header + 4);
-        if packet.len() < FULL_SIZE || packet.get(9) != Some(&UDP) || port != Some(&VXLAN.to_be_bytes()) {
+        let port = |at: usize| packet.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_be_bytes);
+        let (Some(flow), Some(VXLAN)) = (port(header), port(header + 2)) else { return false };
+        if packet.len() < FULL_SIZE || packet.get(9) != Some(&UDP) {
             return false;
         }
+        if self.trains.len() > MOST_FLOWS {
+            self.trains.clear();
+        }
         let now = Instant::now();
-        let before = self.train.replace((now, packet.len()));
+        let before = self.trains.insert(flow, (now, packet.len()));
         before.is_some_and(|(at, length)| length == packet.len() && now.duration_since(at) < TRAIN)
     }
 
