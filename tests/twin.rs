@@ -5,7 +5,7 @@
 //! `cargo test --test twin -- WORD..` runs the cases whose names hold one of the words.
 
 use fathom::check::Verdict;
-use fathom::def::{Catalog, Sources};
+use fathom::def::{Catalog, Inventory, Sources};
 use fathom::report::build::{FailOn, build};
 use fathom::report::{CauseState, CheckReport, Report};
 use fathom::run::{Filter, Limits, Plan, Run, start};
@@ -14,6 +14,7 @@ use fathom::twin::fault::{FAULTS, Fault};
 use fathom::vantage::select::of_the_twin;
 use fathom::vantage::{Source, Vantage};
 use futures::StreamExt;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ enum Case {
     Viewer(&'static str),
     Drift(&'static Fault, &'static str, &'static str),
     OnModelHost(Option<&'static Fault>),
+    /// Flannel on the underlay, outside of the tailnet.
+    OnUnderlay(Option<&'static Fault>),
 }
 
 impl Case {
@@ -44,6 +47,7 @@ impl Case {
             Self::Pair(a, b, _) => format!("{} and {}", a.id, b.id),
             Self::Viewer(from) => format!("viewer from {from}"),
             Self::Drift(fault, from, _) => format!("{} drift from {from}", fault.id),
+            Self::OnUnderlay(fault) => format!("{} with flannel on the underlay", fault.map_or("healthy", |f| f.id)),
             Self::OnModelHost(fault) => format!("{} on the model server's host", fault.map_or("healthy", |f| f.id)),
         }
     }
@@ -77,6 +81,7 @@ const UNDECIDED: &[(&str, &str)] = &[
     ("udp8472-blocked", "calypso"),
     ("vxlan-bad-outer-checksum", "calypso"),
     ("stale-vtep-mac", "tethys"),
+    ("fwmark-collision", "calypso"),
     ("networkpolicy-drops", "calypso"),
     ("networkpolicy-egress", "pod:apps/md-query-proxy"),
     ("networkpolicy-drops", "pod:apps/md-query-proxy"),
@@ -96,8 +101,18 @@ fn cases() -> Vec<Case> {
     let undecided = UNDECIDED.iter().map(|(id, from)| Case::Undecided(find(id), from));
     let drift = DRIFT.iter().map(|(id, from, code)| Case::Drift(find(id), from, code));
     let on_model_host = [None, Some(find("vllm-oom-start")), Some(find("vllm-loading"))].into_iter().map(Case::OnModelHost);
+    let on_underlay = [None, Some(find("udp8472-eaten-by-hypervisor")), Some(find("udp8472-blocked"))].into_iter().map(Case::OnUnderlay);
     let viewers = ["calypso", "tethys"].into_iter().map(Case::Viewer);
-    healthy.chain(faults).chain(mended).chain(undecided).chain(pairs).chain(viewers).chain(drift).chain(on_model_host).collect()
+    healthy
+        .chain(faults)
+        .chain(mended)
+        .chain(undecided)
+        .chain(pairs)
+        .chain(viewers)
+        .chain(drift)
+        .chain(on_model_host)
+        .chain(on_underlay)
+        .collect()
 }
 
 fn main() -> ExitCode {
@@ -141,10 +156,44 @@ async fn run_all(cases: Vec<Case>, catalog: Arc<Catalog>) -> Vec<String> {
     results.filter_map(|failed| async { failed }).collect().await
 }
 
+/// The catalogue with an inventory whose flannel runs on the nodes' own network; both nodes are reached there.
+fn on_underlay() -> Result<Catalog, String> {
+    let mut catalog = Catalog::load(&Sources::default()).map_err(|f| format!("{f:?}"))?;
+    let mut inventory = Inventory::clone(&catalog.inventory);
+    inventory.overlay.parent = "eth0".to_owned();
+    // With an exit node what VXLAN sends to public addresses would go through the tailnet all the same.
+    inventory.tailnet.exit_node = None;
+    for node in inventory.nodes.iter_mut().filter(|n| n.lan.is_some()) {
+        (node.public, node.lan, node.lan_cidr) = (Some(SECOND), None, None);
+    }
+    inventory.vllms.clear();
+    inventory.warp = None;
+    catalog.inventory = Arc::new(inventory);
+    Ok(catalog)
+}
+
+/// calypso's address where it has one of its own on the internet (RFC 5737).
+const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 60);
+
+async fn run_on_underlay(fault: Option<&Fault>) -> Result<(), String> {
+    let catalog = on_underlay()?;
+    let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
+    if let Some(fault) = fault {
+        fault.apply(&twin).await.map_err(|e| format!("{e:#}"))?;
+    }
+    let what = Filter { playbooks: vec!["pods-unreachable".to_owned()], ..Filter::default() };
+    let report = look_at(twin.vantages(), &catalog, NODES, &what).await?;
+    fault.map_or_else(|| clean(&report), |fault| names(&report, &[fault.expects]))
+}
+
 async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
+    if let Case::OnUnderlay(fault) = case {
+        return run_on_underlay(*fault).await;
+    }
     let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
     let apply = async |fault: &Fault| fault.apply(&twin).await.map_err(|e| format!("{e:#}"));
     match case {
+        Case::OnUnderlay(_) => Err("it has a twin of its own".to_owned()),
         Case::Healthy(from) => clean(&look(&twin, catalog, from).await?),
         Case::Fault(fault, from) => {
             apply(fault).await?;

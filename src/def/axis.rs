@@ -55,10 +55,28 @@ impl Axis {
         }
     }
 
+    /// How many bindings it gives.
+    fn count(self, inv: &Inventory, vantages: usize) -> usize {
+        match self {
+            Self::Nodes => inv.nodes.len(),
+            Self::NodePairs => {
+                let up = inv.nodes.iter().filter(|n| n.state == Declared::Up).count();
+                up.saturating_mul(up.saturating_sub(1))
+            }
+            Self::Vantages => vantages,
+            Self::FirstVantage => vantages.min(1),
+            Self::Pods => inv.pods.len(),
+            Self::Services => inv.services.len(),
+            Self::Databases => inv.databases.len(),
+            Self::Http => inv.https.len(),
+            Self::Vllm => inv.vllms.len(),
+        }
+    }
+
     fn bindings(self, inv: &Inventory, vantages: &[VantageReport]) -> Vec<Binding> {
         let one = |name: &'static str, label: String, value: Value| Binding { label, vars: vec![(name, value.into())] };
         match self {
-            Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), node_value(n))).collect(),
+            Self::Nodes => inv.nodes.iter().map(|n| one("node", n.name.clone(), node_value(inv, n))).collect(),
             Self::NodePairs => pairs(inv),
             Self::Vantages => vantages.iter().map(|v| one("vantage", v.id.clone(), vantage_value(v))).collect(),
             Self::FirstVantage => vantages.iter().take(1).map(|v| one("vantage", String::new(), vantage_value(v))).collect(),
@@ -84,11 +102,12 @@ fn vantage_value(v: &VantageReport) -> Value {
 }
 
 /// A node with what check files need of its networks besides: `subnet` (flannel.1's address), `a_pod` (an address that a
-/// pod of it could have), `lan_router` (the first address of its LAN).
-fn node_value(node: &Node) -> Value {
+/// pod of it could have), `lan_router` (the first address of its LAN), `vtep` (the address between which VXLAN's outer packets go).
+fn node_value(inv: &Inventory, node: &Node) -> Value {
     let mut value = json!(node);
     value["subnet"] = json!(node.pod_cidr.network());
     value["a_pod"] = json!(node.pod_cidr.hosts().last());
+    value["vtep"] = json!(inv.vtep(node));
     value["lan_router"] = json!(node.lan_cidr.and_then(|lan| lan.hosts().next()));
     value
 }
@@ -98,10 +117,15 @@ fn pairs(inv: &Inventory) -> Vec<Binding> {
     up().flat_map(|node| {
         up().filter(|peer| peer.name != node.name).map(|peer| Binding {
             label: format!("{}->{}", node.name, peer.name),
-            vars: vec![("node", node_value(node).into()), ("peer", node_value(peer).into())],
+            vars: vec![("node", node_value(inv, node).into()), ("peer", node_value(inv, peer).into())],
         })
     })
     .collect()
+}
+
+/// How many [`bindings`] there are, without making them.
+pub fn count(axes: &[Axis], inv: &Inventory, vantages: usize) -> usize {
+    axes.iter().map(|axis| axis.count(inv, vantages)).fold(1, usize::saturating_mul)
 }
 
 /// All combinations of the axes; without axes, one binding with an empty label.

@@ -449,6 +449,11 @@ impl Inventory {
         Arc::new(serde_json::to_value(self).unwrap_or_default())
     }
 
+    /// The address of a node's VXLAN tunnel endpoint: of the tailnet if the overlay runs through it, else its own.
+    pub fn vtep(&self, node: &Node) -> Option<Ipv4Addr> {
+        if self.overlay.parent == self.tailnet.device { node.tailscale } else { node.public.or(node.lan) }
+    }
+
     /// The node of a name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name == name)

@@ -5,6 +5,9 @@
 //! 3. The diagnosis is the smallest set of supported causes that explains the failing checks ([`cover`]). What no cause
 //!    explains is listed as unexplained. A cause that could not be tested is never claimed.
 
+mod concern;
+#[cfg(test)]
+mod recorded;
 mod test;
 
 use crate::check::{Grade, Verdict};

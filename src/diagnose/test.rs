@@ -1,5 +1,6 @@
 //! Tests one cause, bound to one instance, against the facts of a run.
 
+use super::concern::Concern;
 use crate::check::judge::held;
 use crate::check::{Facts, Scope, Truth, Verdict};
 use crate::def::axis;
@@ -47,13 +48,14 @@ pub(super) struct Failure {
     pub(super) codes: Vec<String>,
 }
 
-/// Tests every cause of every playbook for every instance.
+/// Tests every cause of every playbook for every instance that the run's troubles may be about.
 pub(super) fn all(run: &Run, catalog: &Catalog, failing: &[Failure]) -> Vec<Tested> {
     let inv = catalog.inventory.value();
+    let concern = Concern::of(run, catalog);
     let mut tested = Vec::new();
     for playbook in &catalog.playbooks {
         for cause in &playbook.causes {
-            for binding in axis::bindings(&cause.each, &catalog.inventory, &run.vantages) {
+            for binding in concern.bindings(&cause.each) {
                 let mut scope = axis::scope(&binding, &inv);
                 if cause.when.as_ref().is_some_and(|w| w.truth(&scope) != Truth::True) {
                     continue;

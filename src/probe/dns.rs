@@ -2,7 +2,7 @@
 
 use super::lookup::{How, Lookup, line, lookup};
 use super::net::ms;
-use super::query::{Transport, ask_for};
+use super::query::{Transport, answered_from, ask_for};
 use super::resolv::{MAGIC_DNS, Nameserver, ResolvConf};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Observation, clean};
@@ -52,6 +52,11 @@ pub(super) static KIND: Kind = Kind {
         fact("control_answer", "address", "its first address; empty if none"),
         fact("time_ms", "ms", "until the answer, or the failure of the last candidate"),
         fact("first_rcode", "text", "rcode of the first candidate"),
+        fact(
+            "answered_from",
+            "address",
+            "who answers the question when it is asked again, after a timeout, from a socket that hears everybody; empty if nobody does",
+        ),
         fact(
             "stale_denials",
             "list of text",
@@ -105,6 +110,7 @@ impl Dns {
                 }
                 seen.facts.set("stale_denials", stale);
                 self.control(vantage, &found, deadline, &mut seen).await;
+                self.elsewhere(vantage, &found, deadline, &mut seen).await;
                 seen
             }
             Err(reason) => Observation::could_not_look(reason),
@@ -120,6 +126,19 @@ impl Dns {
             (reply.rcode == "NODATA").then(|| c.plain().to_owned())
         });
         futures::future::join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    /// Silence of the server may be an answer under another address, which the socket that asked was not told of.
+    async fn elsewhere(&self, vantage: &Vantage, found: &Lookup, deadline: Instant, seen: &mut Observation) {
+        let silent = found.deciding().filter(|c| c.reply.rcode == "TIMEOUT" && self.transport == Transport::Udp);
+        let Some(name) = silent.and_then(|c| Name::from_ascii(&c.name).ok()) else {
+            seen.facts.unknown("answered_from", "asked again only after a timeout by datagram");
+            return;
+        };
+        let from = answered_from(&vantage.net, found.server, &name, deadline).await.map(|from| from.to_string()).unwrap_or_default();
+        let told = if from.is_empty() { "nobody answers" } else { &from };
+        seen.note("dns", format!("{name} asked again from a socket that hears everybody: {told}"));
+        seen.facts.set("answered_from", from);
     }
 
     /// A search domain that answers for a name with dots may have hijacked it: the same name with a trailing dot tells.

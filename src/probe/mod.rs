@@ -34,6 +34,7 @@ mod kube_proxy;
 mod kubelet;
 mod link;
 pub(crate) mod lookup;
+mod masquerade;
 mod netlink;
 mod network_policy;
 mod nft;
@@ -103,6 +104,7 @@ pub static KINDS: &[&Kind] = &[
     &nft::KIND,
     &source_nat::KIND,
     &conntrack::KIND,
+    &masquerade::KIND,
     &tcp::KIND,
     &udp::KIND,
     &trace::KIND,

@@ -112,6 +112,13 @@ pub fn tcp_times(socket: BorrowedFd<'_>) -> Option<TcpTimes> {
     Some(TcpTimes { round_trip, quiet: Duration::from_millis(info.tcpi_last_data_recv.into()) })
 }
 
+/// Segments that a connection has sent again, in all.
+pub fn retransmitted(socket: BorrowedFd<'_>) -> Option<u32> {
+    let (info, size) = tcp_info(socket)?;
+    let told = std::mem::offset_of!(libc::tcp_info, tcpi_total_retrans) + size_of::<u32>();
+    (size >= told).then_some(info.tcpi_total_retrans)
+}
+
 /// `TCP_INFO`, and how much of it this kernel has filled in.
 fn tcp_info(socket: BorrowedFd<'_>) -> Option<(libc::tcp_info, usize)> {
     // SAFETY: tcp_info is plain data, for which zero is a valid value.

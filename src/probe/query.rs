@@ -142,6 +142,31 @@ async fn by_udp(net: &Net, server: SocketAddrV4, name: &Name, kind: RecordType, 
     }
 }
 
+/// How long a server that has just been silent gets to answer from elsewhere.
+const ELSEWHERE: Duration = Duration::from_millis(700);
+
+/// Who answers a question to a server: asked by datagram from a socket that is not connected, and so hears everybody. A connected
+/// one, as most resolvers use it, hears nothing of an answer that was not translated back.
+pub(super) async fn answered_from(net: &Net, server: SocketAddrV4, name: &Name, deadline: Instant) -> Option<IpAddr> {
+    let (asked, bytes) = question(name, RecordType::A).ok()?;
+    let until = deadline.min(Instant::now() + ELSEWHERE);
+    let opened = net.with(|| {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    });
+    let socket = opened.and_then(|socket| socket).ok()?;
+    socket.send_to(&bytes, server).await.ok()?;
+    let mut buffer = vec![0; 4096];
+    for _ in 0..MOST_STRAYS {
+        let (received, from) = timeout_at(until, socket.recv_from(&mut buffer)).await.ok()?.ok()?;
+        if answer_to(&asked, &buffer[..received]).is_some() {
+            return Some(from.ip());
+        }
+    }
+    None
+}
+
 /// How long the kernel may take to hand us its own ICMP error, which it sends over the loopback device.
 const OWN_ICMP: Duration = Duration::from_millis(200);
 

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
@@ -235,6 +235,17 @@ impl Node {
         entry.header.state = NeighbourState::Permanent;
         entry.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         self.handle.neighbours().del(entry).execute().await.expect("FDB entry");
+    }
+
+    /// Deletes the permanent neighbour for the peer's VXLAN device.
+    pub(crate) async fn forget_neighbour(&self) {
+        let subnet = if self.vantage.id == "tethys" { SUBNET_CALYPSO } else { SUBNET_TETHYS };
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Inet;
+        entry.header.ifindex = self.index("flannel.1").await;
+        entry.header.state = NeighbourState::Permanent;
+        entry.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(subnet)));
+        self.handle.neighbours().del(entry).execute().await.expect("neighbour");
     }
 
     /// Deletes the route to the peer's pods.

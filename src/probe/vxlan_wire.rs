@@ -5,12 +5,12 @@ mod witness;
 use super::capture::{Capture, Outer};
 use super::icmp::{Echo, Echoes, three};
 use super::netlink::Netlink;
-use super::{Context, Kind, Probe, decode, fact};
+use super::{Context, Kind, Probe, decode, fact, udp};
 use crate::check::{Facts, Observation};
 use async_trait::async_trait;
 use pnet::packet::icmp::IcmpTypes;
 use serde::Deserialize;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use witness::{Witness, WitnessSaw};
@@ -53,6 +53,11 @@ pub(super) static KIND: Kind = Kind {
         fact("outer_checksum", "text", "outer UDP checksum: `none` (0), `right`, `unfinished` (left to the device), `wrong` or `cut`"),
         fact("inner_mac", "text", "inner destination hardware address"),
         fact("last_seen", "text", "where the request was last seen, in words"),
+        fact(
+            "other_port_refused_by",
+            "address",
+            "who refuses a datagram to the port beside the outer one, at the same address; asked where packets left and none arrived",
+        ),
         fact("witness.arrived", "count", "outer packets seen arriving at the witness' underlay"),
         fact("witness.answered", "count", "outer packets seen leaving the witness"),
         fact("witness.outer_ttl", "hops", "outer TTL on arrival at the witness' underlay"),
@@ -102,7 +107,14 @@ impl Probe for VxlanWire {
             Some(witness) => Some(witness.close(self, cx.deadline).await),
             None => None,
         };
-        self.report(&cx.vantage.id, &echoes, here, witness)
+        let other_port = self.other_port(cx, &here, witness.as_ref()).await;
+        let mut seen = self.report(&cx.vantage.id, &echoes, here, witness);
+        seen.facts.set_or_unknown(
+            "other_port_refused_by",
+            other_port.as_ref().ok().map(ToString::to_string),
+            other_port.as_ref().err().map_or("", String::as_str),
+        );
+        seen
     }
 
     fn target(&self) -> String {
@@ -119,6 +131,16 @@ impl VxlanWire {
             }
         }
         Capture::start(&cx.vantage.net, &self.parent, self.port, marker, until)
+    }
+
+    /// Whether only the VXLAN port is swallowed on the way: the port beside it, which nobody listens to, must be refused by the
+    /// destination itself.
+    async fn other_port(&self, cx: &Context, here: &Result<Vec<Outer>, String>, witness: Option<&WitnessSaw>) -> Result<Ipv4Addr, String> {
+        let left = here.iter().flatten().find(|p| self.is_request(p));
+        let arrived = witness.and_then(|w| w.packets.as_ref().ok()).map(|packets| packets.iter().any(|p| self.is_request(p)));
+        let (Some(left), Some(false)) = (left, arrived) else { return Err("asked only where packets leave and none arrives".to_owned()) };
+        let beside = SocketAddrV4::new(left.destination, self.port.wrapping_add(1));
+        udp::refused_by(&cx.vantage.net, beside, cx.deadline).await
     }
 
     fn is_request(&self, packet: &Outer) -> bool {

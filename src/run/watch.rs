@@ -335,14 +335,24 @@ mod tests {
         node.forget_forwarding().await;
         took.push(after(changes, began, What::Forwarding, true).await);
         let began = Instant::now();
+        node.forget_neighbour().await;
+        took.push(after(changes, began, What::Neighbour, true).await);
+        let began = Instant::now();
         node.rule(5270, None, 52, None).await;
         took.push(after(changes, began, What::Rule, false).await);
         let began = Instant::now();
         node.address("tailscale0", [100, 64, 9, 9].into(), 32).await;
         took.push(after(changes, began, What::Address, false).await);
         let began = Instant::now();
+        node.sysctl("net/ipv4/conf/tailscale0/rp_filter", "1");
+        took.push(after(changes, began, What::Setting, false).await);
+        let began = Instant::now();
+        // Announced for each device; so it comes last of its kind.
         node.sysctl("net/ipv4/ip_forward", "0");
         took.push(after(changes, began, What::Setting, false).await);
+        let began = Instant::now();
+        node.down("flannel.1").await;
+        took.push(after(changes, began, What::Link, false).await);
         let began = Instant::now();
         node.delete("flannel.1").await;
         took.push(after(changes, began, What::Link, true).await);

@@ -1,5 +1,5 @@
 //! The rules of a node for services: as kube-proxy 1.33 writes them in nftables mode (maps, a chain for each service port and each
-//! endpoint), and beside them what flannel and Tailscale masquerade.
+//! endpoint), and beside them what flannel and Tailscale masquerade: Tailscale by a mark, as tailscaled's own rules do.
 
 use super::cluster::ServiceRule;
 use super::nft::{Batch, Hook, Rule, service_key};
@@ -14,7 +14,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 /// The mark of packets that kube-proxy wants masqueraded.
 const MASQUERADE: u32 = 0x4000;
 
-/// Programs services and masquerading: two transactions, one for each owner.
+/// The bits of the mark that are tailscaled's, and its mark of what came in by its device.
+const TAILSCALE: (u32, u32) = (0xff_0000, 0x4_0000);
+
+/// Programs services and masquerading: one transaction for each owner.
 pub(super) fn program(wire: &Wire, services: &[ServiceRule], inv: &Inventory, exit_node: bool) -> Result<()> {
     let batch = bases(Batch::replace("kube-proxy").fresh(), services);
     let batch = services.iter().zip(1..).fold(batch, |batch, (service, number)| one(batch, service, number, inv.cluster.pod_cidr));
@@ -24,7 +27,8 @@ pub(super) fn program(wire: &Wire, services: &[ServiceRule], inv: &Inventory, ex
         .rule("cluster-ips-check", Rule::new().to_any_of("cluster-ips").reject())
         .rule("cluster-ips-check", Rule::new().to(inv.cluster.service_cidr, true).drop())
         .commit(&wire.net)?;
-    masquerade(wire, inv, exit_node, true)
+    flannel(wire, inv, true)?;
+    if exit_node { tailscale(wire, inv) } else { Ok(()) }
 }
 
 /// Base chains, the chains they share, and what these do to every service alike.
@@ -120,8 +124,8 @@ fn hash(name: &str) -> String {
     Sha256::digest(name).iter().take(8).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect()
 }
 
-/// What flannel masquerades (its pods only if they are asked for), and Tailscale on an exit node.
-pub(super) fn masquerade(wire: &Wire, inv: &Inventory, exit_node: bool, of_pods: bool) -> Result<()> {
+/// What flannel masquerades; its pods only if they are asked for.
+pub(super) fn flannel(wire: &Wire, inv: &Inventory, of_pods: bool) -> Result<()> {
     let pods = inv.cluster.pod_cidr;
     let mut batch = Batch::replace("flannel-ipv4").fresh().chain("postrtg", "nat", Hook::Postrouting, 100);
     if of_pods {
@@ -132,9 +136,17 @@ pub(super) fn masquerade(wire: &Wire, inv: &Inventory, exit_node: bool, of_pods:
         let same_bridge = Rule::new().from(pods, true).to(pods, true).destination_was_translated().out_by(&inv.overlay.bridge);
         batch = batch.rule("postrtg", same_bridge.masquerade());
     }
-    if exit_node {
-        // ts-postrouting.
-        batch = batch.rule("postrtg", Rule::new().from(inv.tailnet.cidr, true).out_by("eth0").masquerade());
-    }
+    Ok(batch.commit(&wire.net)?)
+}
+
+/// What tailscaled masquerades on an exit node: what it has marked on its way in.
+fn tailscale(wire: &Wire, inv: &Inventory) -> Result<()> {
+    let (mask, mark) = TAILSCALE;
+    let batch = Batch::replace("tailscale")
+        .fresh()
+        .chain("ts-forward", "filter", Hook::Forward, 0)
+        .chain("ts-postrouting", "nat", Hook::Postrouting, 100)
+        .rule("ts-forward", Rule::new().in_by(&inv.tailnet.device).counted().set_mark(!mask, mark))
+        .rule("ts-postrouting", Rule::new().with_mark(mark, mask).counted().masquerade());
     Ok(batch.commit(&wire.net)?)
 }

@@ -65,9 +65,7 @@ impl Twin {
         topology::populate(&mut hosts, &inventory).await?;
         let cluster = Cluster::from_inventory(&inventory);
         for overlay in &overlays {
-            if let Some(address) = overlay.node.tailscale {
-                cluster.annotate_flannel(&overlay.node.kube_name, &overlay::mac_text(overlay.vtep_mac), address);
-            }
+            cluster.annotate_flannel(&overlay.node.kube_name, &overlay::mac_text(overlay.vtep_mac), overlay.vtep()?);
         }
         let servers = Servers::start(&hosts, &cluster, &inventory, &overlays)?;
         let twin = Self { inventory, cluster, overlays, servers, hosts, _derp: derp };

@@ -202,12 +202,18 @@ pub struct Batch {
 impl Batch {
     /// Replaces the table: whatever it held is gone when the transaction is committed.
     pub fn replace(table: &str) -> Self {
-        let mut batch = Self { table: table.to_owned(), buffer: Vec::new(), sequence: 0 };
-        batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYS, &Attrs::default());
+        let mut batch = Self::extend(table);
         let name = Attrs::default().text(1, table);
         // Creating first makes the deletion succeed also when there was no such table.
         batch.table_message(NEWTABLE, CREATE, &name);
         batch.table_message(DELTABLE, 0, &name);
+        batch
+    }
+
+    /// Adds to the table, which is there already.
+    pub fn extend(table: &str) -> Self {
+        let mut batch = Self { table: table.to_owned(), buffer: Vec::new(), sequence: 0 };
+        batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYS, &Attrs::default());
         batch
     }
 

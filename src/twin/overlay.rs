@@ -1,7 +1,7 @@
 //! Tailscale and flannel on the twin's nodes.
 
-use super::tailscaled::{MTU, Peer, Routing, TABLE, Tailscaled};
-use super::topology::{Hosts, POD_MTU};
+use super::tailscaled::{Peer, Routing, TABLE, Tailscaled};
+use super::topology::{ETHERNET_MTU, Hosts, POD_MTU};
 use super::wire::{Policy, Vxlan, Wire};
 use crate::def::Inventory;
 use crate::def::inventory::{Declared, Node};
@@ -241,10 +241,15 @@ impl Overlay {
         ))
     }
 
+    /// The address of its tunnel endpoint, as the inventory states it.
+    pub fn vtep(&self) -> Result<Ipv4Addr> {
+        self.inventory.vtep(&self.node).with_context(|| format!("{} has no address on the overlay's underlay", self.node.name))
+    }
+
     /// Makes flannel.1 with its address, and nothing else.
     pub async fn make_flannel(&self) -> Result<()> {
         let overlay = &self.inventory.overlay;
-        let local = self.node.tailscale.context("a node of the twin has a Tailscale address")?;
+        let local = self.vtep()?;
         let vxlan = Vxlan {
             name: overlay.device.clone(),
             parent: overlay.parent.clone(),
@@ -252,9 +257,8 @@ impl Overlay {
             port: overlay.port,
             local,
             mac: self.vtep_mac,
-            mtu: MTU - overlay.overhead_bytes,
+            mtu: if overlay.parent == self.inventory.tailnet.device { POD_MTU } else { ETHERNET_MTU - overlay.overhead_bytes },
         };
-        debug_assert_eq!(vxlan.mtu, POD_MTU);
         self.wire.vxlan(&vxlan).await?;
         self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
     }
@@ -270,7 +274,7 @@ impl Overlay {
             port: overlay.port,
             local,
             mac: self.vtep_mac,
-            mtu: 1500 - overlay.overhead_bytes,
+            mtu: ETHERNET_MTU - overlay.overhead_bytes,
         };
         self.wire.vxlan(&vxlan).await?;
         self.wire.address(&overlay.device, self.node.pod_cidr.network(), 32).await
@@ -284,7 +288,7 @@ impl Overlay {
     /// Programs route, neighbour and forwarding entry for every other node.
     pub async fn lay_flannel_peers(&self, all: &[Self]) -> Result<()> {
         for peer in all.iter().filter(|p| p.node.name != self.node.name) {
-            let public_ip = peer.node.tailscale.context("a node of the twin has a Tailscale address")?;
+            let public_ip = peer.vtep()?;
             self.wire.flannel_peer(&self.inventory.overlay.device, peer.node.pod_cidr, peer.vtep_mac, public_ip).await?;
         }
         Ok(())

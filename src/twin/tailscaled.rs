@@ -8,16 +8,16 @@
 //! The datagrams are not encrypted. Like those of tailscaled they carry the mark 0x80000, which keeps them out of
 //! table 52, and they find their way through the home NAT because the node behind it speaks first.
 
-use super::derp;
+mod relay;
+
 use super::device::Device;
 use super::wire::{Policy, Wire};
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use relay::{Relay, Sockets};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,21 +30,8 @@ const MARK: (u32, u32) = (0x80000, 0xff0000);
 pub const PORT: u16 = 41641;
 /// MTU of tailscale0.
 pub const MTU: u32 = 1280;
-/// Largest datagram between nodes.
-const MOST: usize = 65_536;
-/// Kind, sender, receiver.
-const HEADER: usize = 3;
-const HELLO: u8 = 0;
-const WELCOME: u8 = 1;
-const PACKET: u8 = 2;
-/// Between two greetings.
-const GREETING: Duration = Duration::from_millis(250);
 /// A path on which nothing was heard for this long is not used.
 const FRESH: Duration = Duration::from_secs(2);
-/// What the relay adds to every packet.
-const RELAY_DELAY: Duration = Duration::from_millis(30);
-/// Packets that may wait for their time.
-const MOST_WAITING: usize = 4096;
 
 /// What a node knows of the others.
 #[derive(Clone, Debug)]
@@ -79,6 +66,9 @@ pub struct Impairment {
     pub loss_percent: u8,
     /// Nothing passes.
     pub down: bool,
+    /// Of full-size VXLAN packets of one length that follow each other at once only the first arrives: what is left where
+    /// segmentation offload merges them into one and the merged one is lost.
+    pub loses_trains: bool,
     lost: u32,
 }
 
@@ -137,17 +127,13 @@ impl Tailscaled {
         let device = Device::make(&self.wire, &self.device, MTU).await?;
         self.wire.address(&self.device, self.address, 32).await?;
         self.lay_rules().await?;
-        let (socket, relay) = (self.socket(PORT)?, self.socket(0)?);
         let (stop, stopped) = UnixStream::pair()?;
+        let sockets = Sockets { direct: self.socket(PORT)?, by_derp: self.socket(0)?, stopped };
         self.heard.send_replace(false);
         self.state().forget();
-        let shared = self.shared.clone();
-        let heard = self.heard.clone();
-        let id = self.id;
-        let thread = std::thread::Builder::new()
-            .name(format!("ts-{}", self.wire.name))
-            .spawn(move || Relay { device, socket, relay, stopped, shared, heard, id, last_hello: None, waiting: VecDeque::new() }.run())
-            .context("relay thread")?;
+        let relay = Relay::new(self.id, device, sockets, self.shared.clone(), self.heard.clone());
+        let thread =
+            std::thread::Builder::new().name(format!("ts-{}", self.wire.name)).spawn(move || relay.run()).context("relay thread")?;
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Worker { _stop: stop, thread });
         Ok(())
     }
@@ -303,148 +289,12 @@ const RULES: [Policy; 4] = [
     Policy { priority: 5270, to: None, mark: None, table: Some(TABLE) },
 ];
 
-/// The worker thread.
-struct Relay {
-    device: Device,
-    socket: UdpSocket,
-    relay: UdpSocket,
-    stopped: UnixStream,
-    shared: Arc<Mutex<Shared>>,
-    heard: watch::Sender<bool>,
-    id: u8,
-    last_hello: Option<Instant>,
-    waiting: VecDeque<(Instant, u8, Vec<u8>)>,
-}
-
-impl Relay {
-    fn run(mut self) {
-        let mut buffer = vec![0_u8; MOST + HEADER];
-        loop {
-            self.greet();
-            self.release();
-            let ready = {
-                let mut fds = [
-                    PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(self.device.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(self.relay.as_fd(), PollFlags::POLLIN),
-                ];
-                let _ = poll(&mut fds, self.patience());
-                fds.map(|fd| fd.any().unwrap_or(false))
-            };
-            if ready[0] {
-                return;
-            }
-            // A bounded burst each, so that no direction starves another.
-            (0..64).take_while(|_| ready[1] && self.send(&mut buffer)).count();
-            (0..64).take_while(|_| ready[2] && self.receive(&mut buffer, false)).count();
-            (0..64).take_while(|_| ready[3] && self.receive(&mut buffer, true)).count();
-        }
-    }
-
-    fn patience(&self) -> PollTimeout {
-        let pause = if *self.heard.borrow() { GREETING } else { Duration::from_millis(40) };
-        let next = self.waiting.front().map(|(due, ..)| due.saturating_duration_since(Instant::now())).unwrap_or(pause).min(pause);
-        PollTimeout::from(u16::try_from(next.as_millis()).unwrap_or(1).max(1))
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Greets every peer on both paths, often until one answers, then to keep the NAT's mapping alive.
-    fn greet(&mut self) {
-        let pause = if *self.heard.borrow() { GREETING } else { Duration::from_millis(40) };
-        if self.last_hello.is_some_and(|last| last.elapsed() < pause) {
-            return;
-        }
-        self.last_hello = Some(Instant::now());
-        let shared = self.shared();
-        if shared.quiet {
-            return;
-        }
-        for peer in shared.peers.iter().filter(|p| !shared.is_down(p.id)) {
-            if let Some(endpoint) = shared.endpoints.get(&peer.id) {
-                let _ = self.socket.send_to(&[HELLO, self.id, peer.id], endpoint);
-            }
-            let _ = self.relay.send_to(&[HELLO, self.id, peer.id], derp::ADDRESS);
-        }
-    }
-
-    /// One packet from the device to the peer whose AllowedIPs hold its destination.
-    fn send(&mut self, buffer: &mut [u8]) -> bool {
-        let Ok(n) = self.device.read(&mut buffer[HEADER..]) else { return false };
-        let Some(destination) = address_at(&buffer[HEADER..HEADER + n], 16) else { return true };
-        let mut shared = self.shared();
-        let Some(peer) = shared.owner(destination).filter(|_| !shared.quiet) else { return true };
-        let impairment = shared.impairments.entry(peer).or_default();
-        if impairment.loses() {
-            return true;
-        }
-        let relay_delay = if shared.path(peer) == Path::Relayed { RELAY_DELAY } else { Duration::ZERO };
-        let delay = shared.impairments.get(&peer).map_or(Duration::ZERO, |i| i.delay) + relay_delay;
-        buffer[..HEADER].copy_from_slice(&[PACKET, self.id, peer]);
-        if delay.is_zero() {
-            self.transmit(shared.path(peer), &buffer[..HEADER + n]);
-        } else if self.waiting.len() < MOST_WAITING {
-            drop(shared);
-            let due = Instant::now() + delay;
-            let at = self.waiting.partition_point(|(other, ..)| *other <= due);
-            self.waiting.insert(at, (due, peer, buffer[..HEADER + n].to_vec()));
-        }
-        true
-    }
-
-    /// Sends what has waited long enough.
-    fn release(&mut self) {
-        while self.waiting.front().is_some_and(|(due, ..)| *due <= Instant::now()) {
-            if let Some((_, peer, datagram)) = self.waiting.pop_front() {
-                let path = self.shared().path(peer);
-                self.transmit(path, &datagram);
-            }
-        }
-    }
-
-    fn transmit(&self, path: Path, datagram: &[u8]) {
-        let _ = match path {
-            Path::Direct(endpoint) => self.socket.send_to(datagram, endpoint),
-            Path::Relayed => self.relay.send_to(datagram, derp::ADDRESS),
-            Path::Lost => return,
-        };
-    }
-
-    /// One datagram from a peer; its packet is accepted only from the owner of its source address.
-    fn receive(&self, buffer: &mut [u8], relayed: bool) -> bool {
-        let socket = if relayed { &self.relay } else { &self.socket };
-        let Ok((n, from)) = socket.recv_from(buffer) else { return false };
-        let [kind, sender, _, packet @ ..] = &buffer[..n] else { return true };
-        let mut shared = self.shared();
-        if shared.quiet || shared.is_down(*sender) || !shared.peers.iter().any(|p| p.id == *sender) {
-            return true;
-        }
-        if !relayed {
-            shared.endpoints.insert(*sender, from);
-        }
-        match *kind {
-            HELLO => {
-                let _ = socket.send_to(&[WELCOME, self.id, *sender], from);
-            }
-            // Only an answer proves that both directions pass.
-            WELCOME if relayed => {
-                shared.relayed.insert(*sender, Instant::now());
-            }
-            WELCOME => {
-                shared.heard.insert(*sender, Instant::now());
-                self.heard.send_replace(true);
-            }
-            PACKET if address_at(packet, 12).and_then(|source| shared.owner(source)) == Some(*sender) => self.device.write(packet),
-            _ => {}
-        }
-        true
-    }
-}
-
 impl Impairment {
+    /// Loses trains of full-size VXLAN packets, or nothing.
+    pub fn trains(loses_trains: bool) -> Self {
+        Self { loses_trains, ..Self::default() }
+    }
+
     /// Whether the next packet is lost.
     fn loses(&mut self) -> bool {
         self.lost += u32::from(self.loss_percent);

@@ -20,7 +20,8 @@ const CI: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 pub const WARP: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(100, 96, 0, 1), Ipv4Addr::new(100, 96, 0, 2));
 /// MTU of pods: tailscale0's 1280 less VXLAN's 50.
 pub const POD_MTU: u32 = 1230;
-const ETHERNET_MTU: u32 = 1500;
+/// MTU of everything that is no tunnel.
+pub(super) const ETHERNET_MTU: u32 = 1500;
 
 /// All hosts by name: `calypso`, `internet`, `pod:apps/argilla`, ...
 pub type Hosts = BTreeMap<String, Wire>;

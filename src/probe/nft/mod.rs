@@ -2,6 +2,7 @@
 
 mod legacy;
 mod mark;
+mod marks;
 mod registers;
 mod rule;
 mod ruleset;
@@ -11,10 +12,12 @@ mod wire;
 mod xt;
 
 pub(super) use legacy::kept as kept_of_xt;
+pub(super) use marks::Test;
 #[cfg(test)]
 pub(super) use ruleset::sample;
-pub(super) use ruleset::{Ruleset, Verdict, kept, refused};
+pub(super) use ruleset::{Rule, Ruleset, Verdict, kept, refused};
 pub(super) use walk::{DeviceName, OUTPUT, PREROUTING, Packet, SourceNat, Walker, Ways};
+pub(super) use wire::{attributes, find, open};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};
@@ -38,6 +41,7 @@ pub(super) static KIND: Kind = Kind {
         fact("refused_packets", "count", "packets that these rules have counted"),
         fact("chains", "list of text", "base chains at the hook, with priority and policy"),
         fact("duplicates", "count", "most rules in one chain that are equal to each other, beyond the first"),
+        fact("duplicates_in", "text", "that chain: family, table, name; empty if no rule is there twice"),
         fact("legacy", "bool", "tables of the old iptables are loaded too, which are not seen here"),
     ],
     decode: decode::<Nft>,
@@ -83,9 +87,11 @@ impl Nft {
         for chain in chains.iter().take(16) {
             seen.note("nft", chain);
         }
-        seen.facts.set("chains", chains).set("legacy", legacy).set("duplicates", duplicates(ruleset));
+        seen.facts.set("chains", chains).set("legacy", legacy);
+        let (most, chain) = duplicates(ruleset);
+        seen.facts.set("duplicates", most).set("duplicates_in", chain);
         policy_facts(&mut seen.facts, ruleset, hook);
-        let base = |r: &&ruleset::Rule| ruleset.at(hook).any(|c| c.family == r.family && c.table == r.table && c.name == r.chain);
+        let base = |r: &&Rule| ruleset.at(hook).any(|c| c.family == r.family && c.table == r.table && c.name == r.chain);
         let refusing: Vec<_> = ruleset.rules.iter().filter(base).filter(|r| r.verdict == Verdict::Refuse).collect();
         seen.facts.set("refusing_rules", refusing.len()).set("refused_packets", refusing.iter().filter_map(|r| r.packets).sum::<u64>());
         seen
@@ -112,13 +118,14 @@ fn describe(chain: &ruleset::Chain) -> String {
     format!("{} {} {} priority {priority} policy {policy}{counted}", chain.family, chain.table, chain.name)
 }
 
-/// Rules that repeat another rule of their chain: the most in one chain.
-fn duplicates(ruleset: &Ruleset) -> usize {
+/// Rules that repeat another rule of their chain: the most in one chain, and which chain that is.
+fn duplicates(ruleset: &Ruleset) -> (usize, String) {
     let mut equal: HashMap<(&str, &str, &str, &[u8]), usize> = HashMap::new();
     for rule in ruleset.rules.iter().filter(|r| !r.identity.is_empty()) {
         *equal.entry((rule.family, &rule.table, &rule.chain, &rule.identity)).or_default() += 1;
     }
-    equal.values().max().map_or(0, |most| most - 1)
+    let most = equal.into_iter().filter(|(_, count)| *count > 1).max_by_key(|(rule, count)| (*count, std::cmp::Reverse(*rule)));
+    most.map_or((0, String::new()), |((family, table, chain, _), count)| (count - 1, format!("{family} {table} {chain}")))
 }
 
 /// Tables of the old iptables announce themselves by name (`ip_tables_names`); the file is only there with the module.

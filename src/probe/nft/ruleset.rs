@@ -1,5 +1,6 @@
 //! What of a ruleset matters here: base chains with policy and counters, rules that refuse, named counters.
 
+use super::marks::Marks;
 use super::wire::{self, Message, What, find, long, number, text};
 use crate::check::clean;
 use crate::vantage::Net;
@@ -46,6 +47,8 @@ pub(crate) struct Rule {
     pub(crate) packets: Option<u64>,
     /// The expressions without their counters: equal for equal rules.
     pub(crate) identity: Vec<u8>,
+    /// What it has to do with the packet's mark.
+    pub(crate) marks: Marks,
 }
 
 /// What a rule does in the end.
@@ -139,6 +142,7 @@ fn rule(message: &Message) -> Option<Rule> {
         verdict: Verdict::Other,
         packets: None,
         identity: Vec::new(),
+        marks: Marks::default(),
     };
     for (_, expression) in wire::attributes(find(body, 4).unwrap_or_default()) {
         let (name, data) = (text(expression, 1).unwrap_or_default(), find(expression, 2).unwrap_or_default());
@@ -149,6 +153,7 @@ fn rule(message: &Message) -> Option<Rule> {
             "immediate" => rule.verdict = verdict(data).unwrap_or(rule.verdict),
             _ => {}
         }
+        rule.marks.take(&name, data);
         if name != "counter" {
             rule.identity.extend(expression);
         }

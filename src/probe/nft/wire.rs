@@ -42,7 +42,7 @@ pub(super) struct Message {
 }
 
 /// The attributes of a body: type without flags, and value. Ends at the first that does not fit.
-pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(in crate::probe) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & 0x3fff;
@@ -53,7 +53,7 @@ pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> 
 }
 
 /// The first attribute of a type.
-pub(super) fn find(body: &[u8], kind: u16) -> Option<&[u8]> {
+pub(in crate::probe) fn find(body: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(body).find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
@@ -161,7 +161,8 @@ pub(super) fn take(mut rest: &[u8], dump: &mut Dump) -> io::Result<bool> {
     Ok(false)
 }
 
-fn open(net: &Net) -> io::Result<OwnedFd> {
+/// A socket to netfilter's netlink family, whose answers are waited for at most [`PATIENCE`].
+pub(in crate::probe) fn open(net: &Net) -> io::Result<OwnedFd> {
     net.with(|| {
         // SAFETY: socket(2) takes no pointers; the descriptor is owned at once.
         let socket = unsafe {

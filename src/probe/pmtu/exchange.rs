@@ -3,6 +3,7 @@
 use crate::probe::net;
 use crate::vantage::Net;
 use std::net::SocketAddrV4;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -22,6 +23,8 @@ pub(super) struct Transfer {
     pub(super) outcome: String,
     pub(super) bytes: usize,
     pub(super) took: Duration,
+    /// Segments that were sent again; `None` without a connection.
+    pub(super) retransmitted: Option<u32>,
 }
 
 /// A request and an answer of one small packet each.
@@ -36,19 +39,21 @@ pub(super) async fn large(net: &Net, to: SocketAddrV4, deadline: Instant) -> Tra
 
 async fn request(net: &Net, to: SocketAddrV4, path: &str, padding: usize, deadline: Instant) -> Transfer {
     let began = Instant::now();
-    let mut bytes = 0;
+    let (mut bytes, mut retransmitted) = (0, None);
     let outcome = match net::connect(net, to, deadline).await {
         Err(error) => error.word,
         Ok((mut stream, _)) => {
             let pad = if padding == 0 { String::new() } else { format!("x-padding: {}\r\n", "x".repeat(padding)) };
             let text = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\n{pad}connection: close\r\n\r\n");
-            match stream.write_all(text.as_bytes()).await {
+            let outcome = match stream.write_all(text.as_bytes()).await {
                 Ok(()) => read(&mut stream, &mut bytes, deadline).await,
                 Err(error) => net::io_word(&error),
-            }
+            };
+            retransmitted = net::retransmitted(stream.as_fd());
+            outcome
         }
     };
-    Transfer { outcome, bytes, took: began.elapsed() }
+    Transfer { outcome, bytes, took: began.elapsed(), retransmitted }
 }
 
 async fn read(stream: &mut tokio::net::TcpStream, bytes: &mut usize, deadline: Instant) -> String {

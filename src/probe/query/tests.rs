@@ -238,3 +238,26 @@ async fn a_denial_may_be_kept_as_long_as_its_soa_says() {
     let got = got.await;
     assert_eq!((got.rcode.as_str(), got.ttl), ("NXDOMAIN", Some(5)));
 }
+
+#[tokio::test]
+async fn an_answer_from_another_address_is_heard_by_a_socket_that_is_not_connected() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    let std::net::SocketAddr::V4(at) = server.local_addr().unwrap() else { unreachable!() };
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        while let Ok((n, from)) = server.recv_from(&mut buffer).await {
+            let query = Message::from_vec(&buffer[..n]).unwrap();
+            // What answers no question of ours comes first.
+            elsewhere.send_to(b"nothing", from).await.unwrap();
+            elsewhere.send_to(&ok(&query), from).await.unwrap();
+        }
+    });
+    let name = Name::from_ascii("argilla.apps.").unwrap();
+    let soon = || Instant::now() + Duration::from_millis(300);
+    assert_eq!(ask(&Net::Here, at, &name, Transport::Udp, soon()).await.rcode, "TIMEOUT");
+    assert_eq!(answered_from(&Net::Here, at, &name, soon()).await, Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let std::net::SocketAddr::V4(at) = silent.local_addr().unwrap() else { unreachable!() };
+    assert_eq!(answered_from(&Net::Here, at, &name, soon()).await, None);
+}

@@ -9,7 +9,7 @@ pub(super) static FAULT: Fault = Fault {
     layer: 2,
     title: "bridge-nf-call-iptables is 0 on tethys",
     expects: "br-netfilter-off",
-    decided_from: &["tethys", "tethys,pod:apps/csv-ingestion-worker", "all"],
+    decided_from: &["tethys", "pod:apps/csv-ingestion-worker", "all"],
     apply: |twin| Box::pin(async move { twin.host("tethys")?.sysctl(KEY, "0") }),
     undo: |twin| Box::pin(async move { twin.host("tethys")?.sysctl(KEY, "1") }),
 };

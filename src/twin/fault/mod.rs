@@ -29,9 +29,11 @@ mod flannel_entries;
 mod flannel_recreated_bare;
 mod flannel_wrong_iface;
 mod forward_policy_drop;
+mod fwmark_collision;
 mod host_firewall_rejects_pod_to_host;
 mod icmp_limited_hop;
 mod ip_forward_zero;
+mod iptables_duplicate_rules;
 mod k3s_cert_expired;
 mod k3s_fallback_8888;
 mod kube_proxy_dead;
@@ -67,6 +69,7 @@ mod ts_key_expired;
 mod ts_restart_removes_flannel;
 mod ts_stateful_filtering;
 mod udp8472_blocked;
+mod udp8472_eaten_by_hypervisor;
 mod vllm_engine_dead_health_ok;
 mod vllm_loading;
 mod vllm_oom_start;
@@ -76,6 +79,7 @@ mod vllm_traffic;
 mod vllm_trouble;
 mod vllm_wrong_model_name;
 mod vxlan_bad_outer_checksum;
+mod vxlan_over_ts_gso_stall;
 mod warp_dns_fallback;
 mod warp_split_tunnel;
 mod warp_versus_tailscale;
@@ -116,6 +120,7 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_not_usable::FAULT,
     &exit_node_approval_removed::FAULT,
     &exit_node_offline::FAULT,
+    &fwmark_collision::FAULT,
     &rp_filter_strict::FAULT,
     &ts_stateful_filtering::FAULT,
     &warp_versus_tailscale::FAULT,
@@ -126,6 +131,7 @@ pub static FAULTS: &[&Fault] = &[
     &exit_node_without_lan_access::FAULT,
     &udp8472_blocked::FAULT,
     &udp8472_blocked::REJECTED,
+    &udp8472_eaten_by_hypervisor::FAULT,
     &ip_forward_zero::FAULT,
     &podcidr_route_missing::FAULT,
     &stale_vtep_mac::REWRITTEN,
@@ -138,8 +144,10 @@ pub static FAULTS: &[&Fault] = &[
     &host_firewall_rejects_pod_to_host::FAULT,
     &vxlan_bad_outer_checksum::FAULT,
     &mtu::FRAGMENTS,
+    &vxlan_over_ts_gso_stall::FAULT,
     &br_netfilter_off::FAULT,
     &conntrack_full::FAULT,
+    &iptables_duplicate_rules::FAULT,
     &pod_subnet::UNASSIGNED,
     &pod_subnet::FILE_MISSING,
     &mtu::BLACK_HOLE,

@@ -70,6 +70,11 @@ impl Rule {
         self.load_meta(3).mask(&mark.to_ne_bytes()).compare(true, &[0; 4]).verdict(RETURN)
     }
 
+    /// The packet's mark has this value under this mask.
+    pub fn with_mark(self, value: u32, mask: u32) -> Self {
+        self.load_meta(3).mask(&mask.to_ne_bytes()).compare(true, &value.to_ne_bytes())
+    }
+
     /// Sets (or, with `keep` and `flip`, changes) the packet's mark: `mark & keep ^ flip`.
     pub fn set_mark(self, keep: u32, flip: u32) -> Self {
         let value = |bits: u32| Attrs::default().raw(1, &bits.to_ne_bytes());

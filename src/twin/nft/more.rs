@@ -1,4 +1,4 @@
-//! What only faults need: drop policies, size limits, other refusals, a spoilt checksum.
+//! What faults need, for the most part: drop policies, size limits, other refusals, a spoilt checksum.
 
 use super::{Attrs, Batch, CREATE, Hook, NEWCHAIN, Rule};
 
