@@ -5,6 +5,10 @@
 
 mod message;
 
+#[cfg(test)]
+pub(in crate::probe) use hostile::sample;
+pub(in crate::probe) use message::understood;
+
 use crate::vantage::Net;
 use futures::{Stream, TryStreamExt};
 use ipnet::Ipv4Net;
