@@ -80,6 +80,7 @@ const UNDECIDED: &[(&str, &str)] = &[
     ("networkpolicy-drops", "calypso"),
     ("networkpolicy-egress", "pod:apps/md-query-proxy"),
     ("networkpolicy-drops", "pod:apps/md-query-proxy"),
+    ("internal-traffic-policy-local", "workstation"),
 ];
 
 /// Where a fault hurts nobody and differs from the document: a warning with this code, and nothing else.

@@ -155,7 +155,7 @@ async fn the_captured_cluster_is_judged_service_by_service() {
     let (mismatch, empty) = ("targetport-name-mismatch", "endpoints-empty-selector");
     let expected = [
         ("argilla", 80, 1, 1, ""),
-        ("argilla-badport", 80, 0, 2, mismatch),
+        ("argilla-badport", 80, 0, 1, mismatch),
         ("argilla-typo", 80, 0, 0, empty),
         ("headless", 6900, 1, 1, ""),
         ("md-query-proxy", 8080, 1, 0, ""),

@@ -51,14 +51,14 @@ fn fields(value: &Value, path: &str, all: &mut BTreeSet<(String, &'static str)>)
     }
 }
 
-/// Fields of the twin's whose type is none of those that the real server gives the same field.
+/// Fields of the twin's whose type is none of those that the real server gives the same field. What may be null is so in either.
 fn disagree(twin: &Value, real: &Value) -> Vec<String> {
     let (mut own, mut known) = (BTreeSet::new(), BTreeSet::new());
     fields(twin, "", &mut own);
     fields(real, "", &mut known);
-    let types = |path: &str| known.iter().filter(|(p, _)| p == path).map(|(_, kind)| *kind).collect::<BTreeSet<_>>();
-    let wrong =
-        own.iter().map(|(path, kind)| (path, kind, types(path))).filter(|(_, kind, known)| !known.is_empty() && !known.contains(**kind));
+    let types = |path: &str| known.iter().filter(|(p, kind)| p == path && *kind != "null").map(|(_, kind)| *kind).collect::<BTreeSet<_>>();
+    let typed = own.iter().filter(|(_, kind)| *kind != "null").map(|(path, kind)| (path, kind, types(path)));
+    let wrong = typed.filter(|(_, kind, known)| !known.is_empty() && !known.contains(**kind));
     wrong.map(|(path, kind, known)| format!("{path} is {kind}, the real server's is {known:?}")).collect()
 }
 
