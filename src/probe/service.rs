@@ -74,7 +74,7 @@ pub(super) static KIND: Kind = Kind {
         fact(
             "entries",
             "list",
-            "its node port on each other node, tried from a node: node, address, word (`ok` or the errno), has_endpoint, node_answers (the kubelet's port there accepts or resets)",
+            "its node port on each other node, tried from a node: node, address, word (`ok` or the errno), has_endpoint, node_answers (its kubelet's port accepts or resets, or it answers an echo request)",
         ),
         fact("witness.id", "text", "another node from which the same is tried, if one is at hand"),
         fact("witness.connect", "text", "`ok` or the errno of its connection to ClusterIP:port"),

@@ -28,7 +28,7 @@ async fn a_proxy_that_refuses_is_told_from_the_server_that_answers() {
     let server = http(|_| answer("200 OK", "fine")).await;
     let url = format!("http://0.0.0.0:{}/health", server.port());
     let secret = format!("HTTP_PROXY=http://user:hunter2@{proxy}\nNO_PROXY=.example\n");
-    let facts = observe(&[url.clone()], secret).await;
+    let facts = observe(std::slice::from_ref(&url), secret).await;
     assert_eq!((&facts["status"], &facts["direct_ok"]), (&json!(503), &json!(true)));
     assert_eq!((&facts["takes"], &facts["set"]), (&json!([format!("0.0.0.0:{}", server.port())]), &json!(["HTTP_PROXY", "NO_PROXY"])));
     assert_eq!(facts["by"], json!("1.1 gate (squid/6.13)"));

@@ -5,12 +5,13 @@ use super::backends::SliceText;
 use crate::check::{Facts, clean};
 use crate::def::inventory::Declared;
 use crate::probe::Context;
+use crate::probe::icmp::Echo;
 use crate::vantage::VantageKind;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// What is open on every node.
 #[derive(Debug)]
@@ -39,8 +40,16 @@ pub(super) fn entry(port: Option<u16>, ready: &BTreeSet<SocketAddrV4>, slices: &
     Some(Entry { port: port?, homes: ready.iter().filter_map(home).collect() })
 }
 
-/// Connects to the port on every other node that is declared up, and to that node's kubelet beside it. From a node only: pods are not
-/// subject to the policy, and who is outside of the tailnet has no way to these addresses.
+/// Whether an address answers one of two echo requests; without the privilege to send any it does not.
+async fn echoes(cx: &Context, to: Ipv4Addr) -> bool {
+    match Echo::open(&cx.vantage.net) {
+        Ok(echo) => echo.run(to, 2, &[0; 56], cx.deadline).await.received() > 0,
+        Err(_) => false,
+    }
+}
+
+/// Connects to the port on every other node that is declared up; that the node is there is told by its kubelet or by an echo. From a
+/// node only: pods are not subject to the policy, and who is outside of the tailnet has no way to these addresses.
 pub(super) async fn walk(cx: &Context, entry: Option<Entry>) -> Vec<Value> {
     let entry = entry.filter(|_| cx.vantage.kind == VantageKind::Node);
     let Some(Entry { port, homes }) = entry else { return Vec::new() };
@@ -48,15 +57,15 @@ pub(super) async fn walk(cx: &Context, entry: Option<Entry>) -> Vec<Value> {
     let tried = others.filter_map(|node| Some((node, node.tailscale?))).map(async |(node, address)| {
         let at = |port| Ok(SocketAddrV4::new(address, port));
         let word = async |port| attempt(cx, &at(port)).await.map(|tried| tried.word().to_owned()).unwrap_or_default();
-        let control = async {
+        let kubelet = async {
             match cx.inventory.cluster.kubelet_port {
                 Some(kubelet) => matches!(word(kubelet).await.as_str(), "ok" | "ECONNREFUSED"),
                 None => false,
             }
         };
-        let (word, node_answers) = futures::join!(word(port), control);
+        let (word, kubelet, echoes) = futures::join!(word(port), kubelet, echoes(cx, address));
         json!({"node": node.name, "address": format!("{address}:{port}"), "word": word,
-            "has_endpoint": homes.contains(&node.kube_name), "node_answers": node_answers})
+            "has_endpoint": homes.contains(&node.kube_name), "node_answers": kubelet || echoes})
     });
     join_all(tried).await
 }
