@@ -1,17 +1,24 @@
 //! What it costs to judge every service of a large cluster: `cargo bench --bench kube_scale`.
 //!
-//! A stand-in of the Kubernetes API on loopback makes the objects as they are asked for. Beside each analysis the same three
-//! lists are fetched plainly, by a client that reads pages and throws them away: their ratio does not depend on the machine.
-//! Memory is the growth of the process' peak over what it held before, stand-in included. Medians of [`ROUNDS`] rounds.
+//! A stand-in of the Kubernetes API on loopback makes the objects as they are asked for. Each analysis runs in a process of its own,
+//! which does nothing else: its memory is the growth of that process' peak (VmHWM) over what it held right before, and the server is
+//! not in it. Beside each the same three lists are fetched plainly, by a client that reads pages and throws them away: their ratio does
+//! not depend on the machine. Medians of [`ROUNDS`] rounds.
 //! `cargo bench --bench kube_scale -- --small` is one round over a small cluster: whether it runs, not what it costs.
 //! `cargo bench --bench kube_scale -- --kubeconfig FILE` does it with a real API server and whatever that has; put it beside
-//! `kubectl get --raw` of the three lists.
+//! `kubectl get --raw` of the three lists. With `--fill` it first makes 5,000 services and 2,000 pods there, in the namespace
+//! `fathom-scale`, and waits for the slices of the cluster's own controller: at most a quarter of an hour, about five minutes at the
+//! controller's default of twenty requests a second. Only for a cluster that is thrown away.
+
+#[path = "kube_scale/fill.rs"]
+mod fill;
 
 use fathom::def::{Catalog, Sources};
 use fathom::probe::{Context, Services, every_service};
 use fathom::vantage::{HostFiles, Net, Source, Transport, Vantage, VantageKind};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,71 +39,90 @@ const SIZES: [Size; 2] =
 
 const SMALL: [Size; 1] = [Size { services: 1_200, endpoints_each: 3, pods: 1_500 }];
 
+/// What follows an argument.
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|a| a != name).nth(1)
+}
+
 fn main() {
-    let small = std::env::args().any(|a| a == "--small");
-    let (rounds, sizes): (usize, &[Size]) = if small { (1, &SMALL) } else { (ROUNDS, &SIZES) };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let catalog = Catalog::load(&Sources::default()).expect("built-in catalogue");
-    if let Some(file) = std::env::args().skip_while(|a| a != "--kubeconfig").nth(1) {
-        return real(&catalog, Source::File(file.into()));
+    let has = |name: &str| std::env::args().any(|a| a == name);
+    if let Some(kubeconfig) = argument("--analyse") {
+        return analyse(&kubeconfig);
     }
+    let small = has("--small");
+    let (rounds, sizes): (usize, &[Size]) = if small { (1, &SMALL) } else { (ROUNDS, &SIZES) };
     println!("medians of {rounds} rounds, each list in pages of 500");
+    let server = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("runtime");
+    if let Some(file) = argument("--kubeconfig") {
+        if has("--fill") {
+            server.block_on(fill::fill(&file, SIZES[0]));
+        }
+        let figures: Vec<Value> = (0..rounds).map(|_| figures(&file)).collect();
+        println!("\n{} services, {} slices, {} pods", figures[0]["services"], figures[0]["slices"], figures[0]["pods"]);
+        return costs(&figures);
+    }
     for &size in sizes {
-        // The stand-in has threads of its own, so that it does not wait for those that it serves.
-        let server = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().expect("runtime");
         let at = server.block_on(serve(size));
-        let client = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("runtime");
-        let mut judged = Services::default();
-        let (mut analysed, mut fetched, mut grown) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut all, mut fetched) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let began = Instant::now();
-            client.block_on(fetch(at));
+            server.block_on(fetch(at));
             fetched.push(began.elapsed());
-            let before = fresh_peak();
-            let began = Instant::now();
-            judged = client.block_on(every_service(&context(&catalog, at))).expect("the stand-in answers");
-            analysed.push(began.elapsed());
-            grown.push(peak().saturating_sub(before));
+            all.push(figures(&kubeconfig(at)));
         }
-        report(size, &judged, median(analysed), median(fetched), median(grown));
+        report(size, &all, median(fetched));
     }
 }
 
-/// The same over a cluster of somebody's own.
-fn real(catalog: &Catalog, kubeconfig: Source) {
+/// Has a process of its own judge the services of an API: the path of a kubeconfig, or its text.
+fn figures(kubeconfig: &str) -> Value {
+    let mut child = Command::new(std::env::current_exe().expect("this program"));
+    let output = child.args(["--analyse", kubeconfig]).output().expect("the analysis");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("figures")
+}
+
+/// The process that analyses, and nothing else. Prints figures.
+fn analyse(kubeconfig: &str) {
+    let source = if kubeconfig.contains('\n') { Source::Text(kubeconfig.to_owned()) } else { Source::File(kubeconfig.into()) };
+    let catalog = Catalog::load(&Sources::default()).expect("built-in catalogue");
     let client = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().expect("runtime");
-    let (mut judged, mut analysed, mut grown) = (Services::default(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let before = fresh_peak();
-        let began = Instant::now();
-        judged = client.block_on(every_service(&context_of(catalog, kubeconfig.clone()))).expect("the API answers");
-        analysed.push(began.elapsed());
-        grown.push(peak().saturating_sub(before));
-    }
+    let cx = context(&catalog, source);
+    let before = fresh_peak();
+    let began = Instant::now();
+    let judged: Services = client.block_on(every_service(&cx)).expect("the API answers");
+    let (took, after) = (began.elapsed(), peak());
     assert!(judged.unknown.is_empty(), "{:?}", judged.unknown);
-    println!("medians of {ROUNDS} rounds, each list in pages of 500");
-    println!("\n{} services, {} slices, {} pods", judged.objects.services, judged.objects.endpoint_slices, judged.objects.pods);
-    costs(&judged, median(analysed), median(grown));
+    let figures = json!({"us": u64::try_from(took.as_micros()).expect("a duration"), "grown": after.saturating_sub(before), "peak": after,
+        "requests": judged.requests, "ports": judged.ports.len(), "nowhere": judged.ports.iter().filter(|p| !p.problem.is_empty()).count(),
+        "services": judged.objects.services, "slices": judged.objects.endpoint_slices, "pods": judged.objects.pods});
+    println!("{figures}");
 }
 
 fn show(what: &str, value: String) {
     println!("  {what:<48} {value}");
 }
 
-fn costs(judged: &Services, analysed: Duration, grown: u64) {
-    show("analysis, lists included", format!("{:.0} ms", analysed.as_secs_f64() * 1000.0));
-    show("requests of the analysis", judged.requests.to_string());
-    show("growth of peak memory", format!("{:.1} MB", grown as f64 / 1e6));
-    show("services that lead nowhere", judged.ports.iter().filter(|p| !p.problem.is_empty()).count().to_string());
+/// The median of a figure over all rounds.
+fn middle(figures: &[Value], name: &str) -> u64 {
+    median(figures.iter().map(|figure| figure[name].as_u64().expect("a figure")).collect())
 }
 
-fn report(size: Size, judged: &Services, analysed: Duration, fetched: Duration, grown: u64) {
-    assert!(judged.unknown.is_empty(), "{:?}", judged.unknown);
-    assert_eq!((judged.ports.len(), judged.objects.pods), (size.services, size.pods));
+fn costs(figures: &[Value]) {
+    show("analysis, lists included", format!("{:.0} ms", middle(figures, "us") as f64 / 1000.0));
+    show("requests of the analysis", middle(figures, "requests").to_string());
+    show("growth of peak memory", format!("{:.1} MB", middle(figures, "grown") as f64 / 1e6));
+    show("peak memory of the whole process", format!("{:.1} MB", middle(figures, "peak") as f64 / 1e6));
+    show("service ports that lead nowhere", middle(figures, "nowhere").to_string());
+}
+
+fn report(size: Size, figures: &[Value], fetched: Duration) {
+    assert_eq!((middle(figures, "ports"), middle(figures, "pods")), (size.services as u64, size.pods as u64));
     println!("\n{} services, {} endpoints, {} pods", size.services, size.services * size.endpoints_each, size.pods);
-    costs(judged, analysed, grown);
+    costs(figures);
     show("the same lists fetched and thrown away", format!("{:.0} ms", fetched.as_secs_f64() * 1000.0));
-    show("ratio", format!("{:.2}", analysed.as_secs_f64() / fetched.as_secs_f64()));
+    show("ratio", format!("{:.2}", middle(figures, "us") as f64 / 1e6 / fetched.as_secs_f64()));
 }
 
 fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
@@ -120,15 +146,15 @@ fn memory(field: &str) -> u64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
 }
 
-fn context(catalog: &Catalog, at: SocketAddr) -> Context {
-    let kubeconfig = format!(
+/// A kubeconfig of the stand-in.
+fn kubeconfig(at: SocketAddr) -> String {
+    format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: \"http://{at}\"}}\nusers:\n- name: u\n  user: {{}}\n\
          contexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
-    );
-    context_of(catalog, Source::Text(kubeconfig))
+    )
 }
 
-fn context_of(catalog: &Catalog, kubeconfig: Source) -> Context {
+fn context(catalog: &Catalog, kubeconfig: Source) -> Context {
     let vantage = Vantage {
         id: "here".to_owned(),
         kind: VantageKind::Node,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod harness;
+#[path = "cli/kubeconfig.rs"]
+mod kubeconfig;
 
 use harness::{Fathom, report, validate};
 use serde_json::Value;

@@ -61,6 +61,9 @@ pub struct Common {
     /// Use this kubeconfig.
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Use this context of the kubeconfig, in place of its current one.
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
     /// Deadline of the whole run, in seconds.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     timeout: f64,

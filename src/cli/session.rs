@@ -120,12 +120,10 @@ fn summary(findings: &[Finding]) -> String {
 }
 
 fn with_kubeconfig(vantage: Arc<Vantage>, common: &Common) -> Arc<Vantage> {
-    match &common.kubeconfig {
-        Some(path) => {
-            let mut vantage = (*vantage).clone();
-            vantage.files.kubeconfig = Some(Source::File(path.clone()));
-            Arc::new(vantage)
-        }
-        None => vantage,
+    let mut vantage = (*vantage).clone();
+    if let Some(path) = &common.kubeconfig {
+        vantage.files.kubeconfig = Some(Source::File(path.clone()));
     }
+    vantage.files.context.clone_from(&common.context);
+    Arc::new(vantage)
 }

@@ -98,7 +98,7 @@ impl Axis {
 }
 
 fn vantage_value(v: &VantageReport) -> Value {
-    json!({"id": v.id, "kind": v.kind, "node": v.node.clone().unwrap_or_default()})
+    json!({"id": v.id, "kind": v.kind, "transport": v.transport, "node": v.node.clone().unwrap_or_default()})
 }
 
 /// A node with what check files need of its networks besides: `subnet` (flannel.1's address), `a_pod` (an address that a

@@ -255,6 +255,10 @@ pub struct Service {
     /// An HTTP path that answers 200 when the application behind it works.
     #[serde(default)]
     pub health_path: Option<String>,
+    /// From outside it is meant to be let in only by nodes that have an endpoint of it (`externalTrafficPolicy: Local` behind a
+    /// balancer that asks for the nodes' health).
+    #[serde(default)]
+    pub own_nodes_only: bool,
     /// What it is for, with the document's line.
     #[serde(default)]
     pub about: String,

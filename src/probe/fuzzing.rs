@@ -3,7 +3,11 @@
 //! `fuzz/` has a target for each (cargo-fuzz, a nightly toolchain); the tests here run all of them over mutations of a real sample
 //! with any toolchain. No parser may panic, take long, or keep more than it promises.
 
-use super::{capture, coredns, coredns_pods, der, kube_client, nft, pg_wire, pod_log, prometheus, query, resolv, sse, stun, warp};
+use super::pmtu::echo::{after_ip_header, sequence_number};
+use super::{
+    capture, coredns, coredns_pods, counters, der, errqueue, http_proxy, kube_client, netlink, nft, pg_wire, pod_log, prometheus, query,
+    resolv, socket, sse, stun, trace, warp,
+};
 
 /// A parser.
 #[derive(Clone, Copy)]
@@ -35,6 +39,11 @@ pub static TARGETS: &[Target] = &[
     Target { name: "xt_table", run: nft::kept_of_xt, most: |n| n },
     Target { name: "stun", run: stun::kept, most: |_| 1 },
     Target { name: "api_list", run: kube_client::kept_of_list, most: |_| 1000 },
+    Target { name: "icmp_reply", run: reply, most: |_| 2 },
+    Target { name: "icmp_error", run: error, most: |_| 40 },
+    Target { name: "netlink", run: message, most: |_| 1 },
+    Target { name: "proc_net", run: |b| counters::kept(&text(b)) + socket::kept(&text(b)), most: |n| n + 32 },
+    Target { name: "proxy_variables", run: |b| http_proxy::kept(&text(b)), most: |_| 256 + 8 },
 ];
 
 /// Runs the parser of a name.
@@ -56,6 +65,30 @@ fn events(bytes: &[u8]) -> usize {
     let mut stream = sse::Sse::default();
     let (first, second) = bytes.split_at(bytes.len() / 2);
     [first, second].into_iter().filter_map(|piece| stream.feed(piece).ok()).flatten().map(|event| event.len().min(bytes.len())).sum()
+}
+
+/// A packet that a raw ICMP socket hands over: an echo reply of ours by its mark, and by its identifier.
+fn reply(packet: &[u8]) -> usize {
+    const OURS: [u8; 4] = [0xfa, 0x70, 0, 1];
+    let number = sequence_number(after_ip_header(packet), Some(u16::from_be_bytes([OURS[0], OURS[1]])));
+    usize::from(trace::shot::is_echo_reply(packet, OURS)) + usize::from(number.is_some())
+}
+
+/// Type and code of an ICMP error, and what it repeats of the packet that it is about.
+fn error(bytes: &[u8]) -> usize {
+    let (head, packet) = bytes.split_at(bytes.len().min(2));
+    let [kind, code] = head else { return 0 };
+    errqueue::words(*kind, *code).len() + usize::from(sequence_number(packet, None).is_some())
+}
+
+/// A reply of the kernel. Its length is right: the socket's own framing has cut it there.
+fn message(bytes: &[u8]) -> usize {
+    let mut framed = bytes.to_vec();
+    let length = u32::try_from(framed.len()).unwrap_or(u32::MAX);
+    if let Some(head) = framed.get_mut(..4) {
+        head.copy_from_slice(&length.to_ne_bytes());
+    }
+    usize::from(netlink::understood(&framed))
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ impl fmt::Display for HttpUrl {
 }
 
 impl HttpUrl {
-    fn host(&self) -> &str {
+    /// The host's name or address.
+    pub(super) fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
     }
 
@@ -64,7 +65,8 @@ impl HttpUrl {
         self.host().parse::<Ipv4Addr>().is_err()
     }
 
-    fn port(&self) -> u16 {
+    /// The port, also where the URL leaves it to the scheme.
+    pub(super) fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
     }
 
@@ -76,8 +78,18 @@ impl HttpUrl {
         secret::without(text, held.iter().map(String::as_str).chain([header]))
     }
 
-    fn https(&self) -> bool {
+    /// Whether it is asked for over TLS.
+    pub(super) fn https(&self) -> bool {
         self.0.scheme() == "https"
+    }
+
+    /// The whole URL without user, password and fragment, as a proxy is asked for it.
+    pub(super) fn absolute(&self) -> String {
+        let mut url = self.0.clone();
+        url.set_fragment(None);
+        // Of an http URL both can be taken away.
+        let _ = (url.set_username(""), url.set_password(None));
+        url.into()
     }
 
     fn request(&self) -> Result<hyper::Request<Full<Bytes>>, hyper::http::Error> {

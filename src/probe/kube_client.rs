@@ -3,6 +3,8 @@
 //! kube's client does the work (kubeconfig, certificates, tokens, exec plugins); around it come a deadline per request, a bound
 //! on every body, and failures in stable words.
 
+#[cfg(test)]
+mod captured;
 mod clock;
 mod config;
 mod exec;
@@ -215,12 +217,14 @@ impl KubeApi {
     async fn client(&self, address: Option<SocketAddrV4>) -> Result<Client, Failure> {
         let (net, mut config) = (self.net.clone(), self.config.clone());
         exec::fill(&mut config.auth_info, &net, &self.place, self.deadline).await?;
+        let provider = exec::without_provider_command(&mut config.auth_info);
         if let Some(address) = address {
             pin(&mut config, address);
         }
         let building = tokio::task::spawn_blocking(move || net.with(|| Client::try_from(config)));
         match timeout_at(self.deadline, building).await {
             Ok(Ok(Ok(Ok(client)))) => Ok(client),
+            Ok(Ok(Ok(Err(_)))) if provider.is_some() => Err(Failure::new(At::Config, provider.unwrap_or_default())),
             Ok(Ok(Ok(Err(error)))) => Err(Failure { at: At::Config, ..Failure::from_kube(&error) }),
             Ok(Ok(Err(error))) => Err(Failure::new(At::Config, error.to_string())),
             Ok(Err(_)) => Err(Failure::new(At::Config, "the client could not be made")),

@@ -9,7 +9,7 @@ use super::kube_client::{self, At, Connected};
 use super::nft::{OUTPUT, PREROUTING, Packet, Walker, Ways};
 use super::service::backends::{self, Backends, SliceText};
 use super::{Context, Kind, Probe, decode, fact, nft};
-use crate::check::{Facts, Observation};
+use crate::check::{Facts, Observation, clean};
 use crate::def::inventory::Protocol;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1 as core;
@@ -50,7 +50,9 @@ pub(super) static KIND: Kind = Kind {
         fact("targets", "list of text", "where a connection of the node itself would be led, address:port"),
         fact("pod_targets", "list of text", "where a connection of a pod on the node would be led"),
         fact("refused", "bool", "no rule translates it, and one refuses it"),
-        fact("endpoints", "list of text", "ready endpoints by the EndpointSlices"),
+        fact("policy", "text", "internalTrafficPolicy: `Cluster`, or `Local`: this node leads to its own endpoints only"),
+        fact("endpoints", "list of text", "ready endpoints by the EndpointSlices; with the policy `Local` those on this node"),
+        fact("elsewhere", "count", "ready endpoints on other nodes that the policy `Local` leaves out"),
         fact("stale", "list of text", "targets that the slices do not list as ready or terminating"),
         fact("missing", "list of text", "ready endpoints that no rule leads to"),
         fact(
@@ -82,6 +84,9 @@ struct KubeProxy {
 struct Wanted {
     cluster_ip: Ipv4Addr,
     backends: Backends,
+    policy: String,
+    /// Ready endpoints that the policy leaves out.
+    elsewhere: usize,
     /// Why not every ready endpoint has to be used by this node; empty if each has to be.
     partial: &'static str,
 }
@@ -145,7 +150,7 @@ impl KubeProxy {
             Ok(wanted) => compare(&mut seen, &wanted, &own, absent),
             Err(reason) => {
                 seen.note("error", &reason);
-                for path in ["endpoints", "stale", "missing", "in_step"] {
+                for path in ["policy", "endpoints", "elsewhere", "stale", "missing", "in_step"] {
                     seen.facts.unknown(path, &reason);
                 }
             }
@@ -173,12 +178,22 @@ impl KubeProxy {
         let entry = ports.next().ok_or_else(|| format!("the service has no port {}", self.port))?;
         let slices = slices?;
         let hinted = slices.iter().any(SliceText::is_hinted);
-        let partial = match spec.internal_traffic_policy.as_deref() {
-            Some("Local") => "internalTrafficPolicy is Local: each node uses its own endpoints",
+        let policy = clean(spec.internal_traffic_policy.as_deref().unwrap_or("Cluster"), 32);
+        let mut backends = backends::collect(&slices, entry.name.as_deref());
+        let all = backends.ready.len();
+        let own = cx.vantage.node.as_deref().and_then(|node| cx.inventory.node(node));
+        let partial = match (policy.as_str(), own) {
+            ("Local", Some(own)) => {
+                let home = |at: &SocketAddrV4| slices.iter().find_map(|slice| slice.node_of(*at.ip()));
+                backends.ready.retain(|at| home(at) == Some(own.kube_name.as_str()));
+                ""
+            }
+            ("Local", None) => "internalTrafficPolicy is Local, and the inventory does not say which node this is",
             _ if hinted => "the slices have topology hints: each node uses some of the endpoints",
             _ => "",
         };
-        Ok(Wanted { cluster_ip, backends: backends::collect(&slices, entry.name.as_deref()), partial })
+        let elsewhere = all - backends.ready.len();
+        Ok(Wanted { cluster_ip, backends, policy, elsewhere, partial })
     }
 }
 
@@ -251,7 +266,7 @@ fn set_targets(facts: &mut Facts, path: &str, ways: &Ways) {
 fn compare(seen: &mut Observation, wanted: &Wanted, own: &Ways, absent: Option<&'static str>) {
     let ready = &wanted.backends.ready;
     let facts = &mut seen.facts;
-    facts.set("endpoints", texts(ready.iter()));
+    facts.set("endpoints", texts(ready.iter())).set("policy", wanted.policy.as_str()).set("elsewhere", wanted.elsewhere);
     let undecided = if own.unread { Some("a rule translates to a target that could not be read") } else { absent };
     if let Some(reason) = undecided {
         facts.unknown("stale", reason).unknown("missing", reason).unknown("in_step", reason);
@@ -282,6 +297,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn wanted(backends: Backends, partial: &'static str) -> Wanted {
+        Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, policy: "Cluster".to_owned(), elsewhere: 0, partial }
+    }
+
     fn facts(ready: &[&str], targets: &[&str], partial: &'static str, unread: bool) -> Value {
         let backends = Backends {
             ready: ready.iter().map(|a| address(a)).collect(),
@@ -291,7 +310,7 @@ mod tests {
         let own = Ways { targets: targets.iter().map(|a| address(a)).collect(), unread, ..Ways::default() };
         let mut seen = Observation::default();
         describe(&mut seen, &own, &Ways::default());
-        compare(&mut seen, &Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial }, &own, None);
+        compare(&mut seen, &wanted(backends, partial), &own, None);
         seen.facts.to_json()
     }
 
@@ -327,8 +346,7 @@ mod tests {
     fn without_any_rules_of_kube_proxy_nothing_is_missing() {
         let backends = Backends { ready: [address("10.42.0.6:80")].into(), ..Backends::default() };
         let mut seen = Observation::default();
-        let wanted = Wanted { cluster_ip: Ipv4Addr::new(10, 43, 0, 80), backends, partial: "" };
-        compare(&mut seen, &wanted, &Ways { untouched: true, ..Ways::default() }, Some(BY_NOBODY));
+        compare(&mut seen, &wanted(backends, ""), &Ways { untouched: true, ..Ways::default() }, Some(BY_NOBODY));
         let facts = seen.facts.to_json();
         assert!(facts["in_step"]["unknown"].as_str().is_some_and(|reason| reason.contains("another program")), "{facts}");
     }

@@ -27,6 +27,7 @@ mod hostile;
 mod http;
 mod http1;
 mod http_get;
+mod http_proxy;
 mod icmp;
 mod kube;
 mod kube_client;
@@ -122,6 +123,7 @@ pub static KINDS: &[&Kind] = &[
     &pg_login::KIND,
     &pg_idle::KIND,
     &http::KIND,
+    &http_proxy::KIND,
     &pod_log::KIND,
     &vllm::KIND,
     &ocr::KIND,

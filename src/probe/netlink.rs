@@ -8,6 +8,10 @@ mod policy;
 
 pub(super) use policy::{Rule, selected};
 
+#[cfg(test)]
+pub(in crate::probe) use hostile::sample;
+pub(in crate::probe) use message::understood;
+
 use crate::vantage::Net;
 use futures::{Stream, TryStreamExt};
 use ipnet::Ipv4Net;

@@ -2,6 +2,7 @@
 
 mod all;
 pub(super) mod backends;
+mod entry;
 mod ladder;
 mod selector;
 mod unready;
@@ -15,6 +16,7 @@ use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
 use async_trait::async_trait;
 use backends::{Backends, SliceText};
+use entry::Entry;
 use k8s_openapi::api::core::v1 as core;
 use ladder::Sides;
 use selector::{Labels, Namespace};
@@ -41,6 +43,14 @@ pub(super) static KIND: Kind = Kind {
         fact("ports_unset", "bool", "slices have addresses but no ports (the targetPort's name matches nothing)"),
         fact("endpoints", "list of text", "ready endpoints, address:port"),
         fact("target_port", "text", "the port's targetPort: a number or the name of a container's port"),
+        fact("type", "text", "`ClusterIP`, `NodePort`, `LoadBalancer`"),
+        fact(
+            "internal_policy",
+            "text",
+            "internalTrafficPolicy: `Cluster`, or `Local`: a node leads the ClusterIP to its own endpoints only",
+        ),
+        fact("external_policy", "text", "externalTrafficPolicy: the same for what comes from outside; empty if nothing can"),
+        fact("node_port", "number", "the port that every node opens for it; 0 if none"),
         fact(
             "container_ports",
             "list of text",
@@ -61,6 +71,11 @@ pub(super) static KIND: Kind = Kind {
         fact("other_node", "text", "the same for one on another node; empty if there is none"),
         fact("by_name", "text", "rcode or errno word of the cluster's DNS server for the service's full name"),
         fact("name_matches", "bool", "the name's address is the ClusterIP"),
+        fact(
+            "entries",
+            "list",
+            "its node port on each other node, tried from a node: node, address, word (`ok` or the errno), has_endpoint, node_answers (its kubelet's port accepts or resets, or it answers an echo request)",
+        ),
         fact("witness.id", "text", "another node from which the same is tried, if one is at hand"),
         fact("witness.connect", "text", "`ok` or the errno of its connection to ClusterIP:port"),
         fact("witness.direct", "text", "the same for the first ready endpoint; empty if there is none"),
@@ -105,7 +120,7 @@ type Target = Result<SocketAddrV4, String>;
 impl Probe for Service {
     async fn observe(&self, cx: &Context) -> Observation {
         let mut seen = Observation::default();
-        let Targets { cluster_ip, direct, sides } = match self.look(cx, &mut seen).await {
+        let Targets { cluster_ip, direct, sides, entry } = match self.look(cx, &mut seen).await {
             Ok(targets) => targets,
             // The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
             Err(reason) => match self.documented(cx).filter(|_| self.connect == Connect::Tcp) {
@@ -113,7 +128,7 @@ impl Probe for Service {
                 Some(ip) => {
                     seen.note("error", &reason).note("inventory", format!("ClusterIP {ip} is taken from the inventory"));
                     all_unknown(&mut seen.facts, &reason);
-                    Targets { cluster_ip: Ok(SocketAddrV4::new(ip, self.port)), direct: Err(reason), sides: None }
+                    Targets { cluster_ip: Ok(SocketAddrV4::new(ip, self.port)), direct: Err(reason), sides: None, entry: None }
                 }
             },
         };
@@ -128,6 +143,7 @@ impl Probe for Service {
                 "other_node",
                 "by_name",
                 "name_matches",
+                "entries",
                 "witness.id",
                 "witness.connect",
                 "witness.direct",
@@ -139,7 +155,9 @@ impl Probe for Service {
         } else {
             let name = ladder::name(cx, &self.namespace, &self.name);
             let witness = ladder::from_witness(cx, &cluster_ip, &direct, (&self.namespace, &self.name));
-            let (through, straight, name, witness) = futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name, witness);
+            let (through, straight, name, witness, entries) =
+                futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name, witness, entry::walk(cx, entry));
+            seen.facts.set("entries", entries);
             let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
             let filtered = straight.as_ref().and_then(Tried::filtered);
             seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
@@ -162,6 +180,7 @@ struct Targets {
     cluster_ip: Target,
     direct: Target,
     sides: Option<Sides>,
+    entry: Option<Entry>,
 }
 
 impl Service {
@@ -204,11 +223,13 @@ impl Service {
             select(api, &namespace, service.spec.as_ref().and_then(|s| s.selector.as_ref()), &mut seen.facts),
         )
         .await;
-        let mut sides = None;
+        let node_port = entry::policies(&service, entry, &mut seen.facts);
+        let (mut sides, mut way_in) = (None, None);
         let direct = match (slices, entry) {
             (Ok(slices), Some(entry)) => {
                 let backends = backends::collect(&slices, entry.name.as_deref());
                 sides = ladder::sides(cx, &backends.ready, &slices);
+                way_in = entry::entry(node_port.filter(|_| backends::is_tcp(entry)), &backends.ready, &slices);
                 let direct = count(seen, &backends);
                 self.explain(api, &namespace, &backends, service.spec.as_ref().and_then(|s| s.selector.as_ref()), seen).await;
                 direct
@@ -226,7 +247,7 @@ impl Service {
             Err(_) if cluster_ip == "None" => Err("a headless service has no ClusterIP".to_owned()),
             Err(_) => Err("the service has no IPv4 ClusterIP".to_owned()),
         });
-        Ok(Targets { cluster_ip: through, direct: tcp.and(direct), sides })
+        Ok(Targets { cluster_ip: through, direct: tcp.and(direct), sides, entry: way_in })
     }
 
     /// Asks for the pods themselves only where something is wrong with them.
@@ -276,7 +297,7 @@ fn absent(seen: &mut Observation, failure: &Failure) -> Targets {
     let reason = "the service does not exist".to_owned();
     seen.note("http", &failure.word).facts.set("exists", false);
     all_unknown(&mut seen.facts, &reason);
-    Targets { cluster_ip: Err(reason.clone()), direct: Err(reason), sides: None }
+    Targets { cluster_ip: Err(reason.clone()), direct: Err(reason), sides: None, entry: None }
 }
 
 fn all_unknown(facts: &mut Facts, reason: &str) {

@@ -11,10 +11,10 @@ mod logs;
 mod names;
 mod objects;
 
-pub use endpoints::ServiceRule;
+pub use endpoints::{NodePort, ServiceRule};
 pub use history::Change;
 pub use logs::{Logs, Wanted as LogsWanted};
-pub use names::Lookup;
+pub use names::{Lookup, Service as DnsService};
 pub use objects::{Objects, Resource};
 
 use crate::def::Inventory;
@@ -114,6 +114,32 @@ impl Cluster {
             };
             for entry in ports.iter_mut().filter(|entry| entry["port"] == port) {
                 entry["targetPort"] = build::target_port(target);
+            }
+        });
+    }
+
+    /// Sets the `internalTrafficPolicy` of a service.
+    pub fn set_internal_policy(&self, namespace: &str, service: &str, policy: &str) {
+        self.update(|objects| {
+            if let Some(service) = objects.get_mut(Resource::Services, namespace, service) {
+                service["spec"]["internalTrafficPolicy"] = json!(policy);
+            }
+        });
+    }
+
+    /// Opens a port on every node for a service's first port, or closes it.
+    pub fn set_node_port(&self, namespace: &str, service: &str, open: Option<NodePort>) {
+        self.update(|objects| {
+            let Some(spec) = objects.get_mut(Resource::Services, namespace, service).map(|s| &mut s["spec"]) else { return };
+            spec["type"] = json!(if open.is_some() { "NodePort" } else { "ClusterIP" });
+            let Some(spec) = spec.as_object_mut() else { return };
+            spec.shift_remove("externalTrafficPolicy");
+            if let Some(NodePort { local, .. }) = open {
+                spec.insert("externalTrafficPolicy".to_owned(), json!(if local { "Local" } else { "Cluster" }));
+            }
+            if let Some(port) = spec.get_mut("ports").and_then(|ports| ports[0].as_object_mut()) {
+                port.shift_remove("nodePort");
+                port.extend(open.map(|open| ("nodePort".to_owned(), json!(open.port))));
             }
         });
     }
@@ -218,14 +244,9 @@ impl Cluster {
         self.read(|objects| names::lookup(objects, name))
     }
 
-    /// The number of a service's port by its name and protocol, in any case.
-    pub fn port_number(&self, namespace: &str, service: &str, port: &str, protocol: &str) -> Option<u16> {
-        self.read(|objects| {
-            let ports = objects.get(Resource::Services, namespace, service)?["spec"]["ports"].as_array()?;
-            let same = |value: &Value, text: &str| value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(text));
-            let found = ports.iter().find(|p| same(&p["name"], port) && same(&p["protocol"], protocol))?;
-            u16::try_from(found["port"].as_u64()?).ok()
-        })
+    /// What an SRV query for a name below the cluster's domain (without trailing dot, in small letters) gets.
+    pub fn dns_services(&self, name: &str) -> Vec<DnsService> {
+        self.read(|objects| names::services(objects, name))
     }
 
     /// The names that a PTR query for an address gets; empty for an address that is neither a service's nor an endpoint's.

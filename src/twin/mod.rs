@@ -89,7 +89,8 @@ impl Twin {
     /// Writes a node's service rules anew.
     pub(crate) fn program_services(&self, node: &str, services: &[cluster::ServiceRule]) -> Result<()> {
         let exit_node = self.inventory.tailnet.exit_node.as_deref() == Some(node);
-        kube_proxy::program(&self.overlay(node)?.wire, services, &self.inventory, exit_node)
+        let overlay = self.overlay(node)?;
+        kube_proxy::program(&overlay.wire, services, &self.inventory, &overlay.node, exit_node)
     }
 
     /// A host's namespace with a netlink connection into it.

@@ -5,7 +5,7 @@
 mod maps;
 mod more;
 
-pub use maps::service_key;
+pub use maps::{Fate, service_key};
 
 use crate::vantage::Net;
 use std::io;

@@ -48,6 +48,7 @@ pub struct Servers {
     api: live::Slot<api::ApiHandle>,
     apps: Mutex<BTreeMap<String, ServerHandle>>,
     resolv: Mutex<Resolv>,
+    environment: Mutex<String>,
     node_resolvers: Mutex<Vec<ServerHandle>>,
     database: postgres::PgHandle,
     /// The password that the applications have for it.
@@ -146,6 +147,7 @@ impl Servers {
             api: live::Slot::new(start_api(hosts, cluster, inv, &authority, Validity::Current)?),
             apps: Mutex::new(apps(hosts, inv)?),
             resolv: Mutex::default(),
+            environment: Mutex::default(),
             node_resolvers: Mutex::default(),
             database: postgres::serve(
                 &crunchy.net,

@@ -67,6 +67,8 @@ pub struct HostFiles {
     pub systemd_resolv_conf: Option<Source>,
     /// Kubernetes client configuration; `None` means the usual places (`KUBECONFIG`, `~/.kube/config`, ...).
     pub kubeconfig: Option<Source>,
+    /// The context of it; `None` means its current one.
+    pub context: Option<String>,
     /// tailscaled's LocalAPI socket.
     pub tailscale_socket: Option<UnixAddress>,
     /// flannel's subnet.env; `None` means `/run/flannel/subnet.env` of the machine that fathom runs on.
@@ -77,6 +79,8 @@ pub struct HostFiles {
     pub pgpass: Option<Source>,
     /// The journal of the host's services; `None` means what `journalctl` says, on this machine only.
     pub journal: Option<Source>,
+    /// Variables of whoever works there, as `NAME=VALUE` lines; `None` means those of this process, on this machine only.
+    pub environment: Option<Source>,
     /// Where commands are looked for; `None` means the `PATH` of this process, and only on the machine that fathom runs on.
     pub path: Option<PathBuf>,
 }

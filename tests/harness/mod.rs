@@ -61,6 +61,23 @@ impl Fathom {
         self
     }
 
+    /// Sees a folder in the place of another, in a mount namespace of its own. After [`Self::isolated`], which makes who is not root the
+    /// owner of it.
+    pub fn mounted(mut self, folder: &str, place: &str) -> Self {
+        use nix::mount::{MsFlags, mount};
+        let (folder, place) = (std::ffi::CString::new(folder).unwrap(), std::ffi::CString::new(place).unwrap());
+        // SAFETY: unshare(2) and mount(2) are system calls on memory that was allocated before.
+        unsafe {
+            self.command.pre_exec(move || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+                let none = None::<&std::ffi::CStr>;
+                mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+                Ok(mount(Some(folder.as_c_str()), place.as_c_str(), none, MsFlags::MS_BIND, none)?)
+            });
+        }
+        self
+    }
+
     /// The namespace that the test itself runs in.
     pub fn namespace_of_the_test() -> BTreeSet<String> {
         BTreeSet::from([std::fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned()])

@@ -99,6 +99,29 @@ mod tests {
     }
 
     #[test]
+    fn the_captured_corefile_forwards_to_resolv_conf() {
+        let capture = include_str!("../../../tests/data/k8s/get-configmap-coredns.http");
+        let map: serde_json::Value = serde_json::from_str(capture.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let corefile = Corefile::parse(map["data"]["Corefile"].as_str().unwrap());
+        assert_eq!(corefile.forward, ["/etc/resolv.conf"]);
+        let plugins = [
+            "errors",
+            "health",
+            "ready",
+            "kubernetes",
+            "hosts",
+            "prometheus",
+            "cache",
+            "loop",
+            "reload",
+            "loadbalance",
+            "import",
+            "forward",
+        ];
+        assert_eq!(corefile.plugins, plugins);
+    }
+
+    #[test]
     fn options_comments_quotes_and_other_zones_are_no_targets() {
         let text = "# forward . 9.9.9.9\n. {\n forward . tls://1.1.1.1 \"8.8.8.8:53\" { # both\n  policy sequential\n  forward . 3.3.3.3\n }\n\
                     \x20forward corp.example 10.0.0.1\n cache\n}\nforward . 4.4.4.4\n";

@@ -8,7 +8,7 @@ use crate::check::{Facts, Observation};
 use async_trait::async_trait;
 use serde::Deserialize;
 use snapshot::DEVICE;
-pub(super) use snapshot::Snapshot;
+pub(super) use snapshot::{Snapshot, kept};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

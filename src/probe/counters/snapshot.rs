@@ -157,7 +157,14 @@ fn column_sum(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
     let place = lines.next()?.split_whitespace().position(|n| n == name)?;
     let values = lines.map(|line| u64::from_str_radix(line.split_whitespace().nth(place).unwrap_or_default(), 16).ok());
-    values.collect::<Option<Vec<_>>>().map(|all| all.iter().sum())
+    values.collect::<Option<Vec<_>>>().map(|all| all.into_iter().fold(0, u64::saturating_add))
+}
+
+/// For fuzzers: counters that were found in a file of any of the three forms.
+pub(in crate::probe) fn kept(text: &str) -> usize {
+    let tables = PROTOCOLS.iter().filter(|(_, protocol, column)| counter(text, protocol, column).is_some()).count();
+    let lines = PROTOCOLS_6.iter().filter(|(_, column)| line(text, column).is_some()).count();
+    tables + lines + CONNTRACK.iter().filter(|(_, column)| column_sum(text, column).is_some()).count()
 }
 
 #[cfg(test)]

@@ -34,6 +34,13 @@ fn sample(name: &str) -> Vec<u8> {
         "xt_table" => include_bytes!("../../../tests/data/kube-proxy/iptables-legacy.filter.xt").to_vec(),
         "stun" => b"\x01\x01\x00\x0c\x21\x12\xa4\x42transaction!\x00\x20\x00\x08\x00\x01\xa1\x47\xe1\x12\xa6\x43".to_vec(),
         "api_list" => br#"{"kind":"List","metadata":{"continue":"x","resourceVersion":"7"},"items":[{"a":[1,{"b":null}]},"c"]}"#.to_vec(),
+        "icmp_reply" => [&[0x45][..], &[0; 19], &[0, 0, 0, 0, 0xfa, 0x70, 0, 1], b"fathom"].concat(),
+        "icmp_error" => vec![3, 3, 8, 0, 0, 0, 0xfa, 0x70, 0, 1],
+        "netlink" => netlink::sample(),
+        "proc_net" => b"Ip: Forwarding ForwDatagrams\nIp: 1 42\nUdp: NoPorts InCsumErrors\nUdp: 3 5\nIp6FragCreates \t7\n\
+            0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 26523\n"
+            .to_vec(),
+        "proxy_variables" => b"HTTPS_PROXY=http://u:p@gate.example:3128\nno_proxy=.svc, 10.0.0.0/8,10.43.0.1:443,*\n".to_vec(),
         other => panic!("no sample of {other}"),
     }
 }

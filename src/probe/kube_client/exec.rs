@@ -60,6 +60,17 @@ pub(super) async fn fill(auth: &mut AuthInfo, net: &Net, place: &str, deadline: 
     Ok(())
 }
 
+/// Takes the command out of an auth provider of the kind that Kubernetes has dropped (1.26): kube would wait for it without end and
+/// print what it prints. A token that the file still holds is used. Returns what to say if there is none.
+pub(super) fn without_provider_command(auth: &mut AuthInfo) -> Option<String> {
+    let provider = auth.auth_provider.as_mut()?;
+    let command = provider.config.remove("cmd-path")?;
+    let (name, command) = (clean(&provider.name, 60), clean(&command, 120));
+    Some(format!(
+        "the auth provider {name} would run {command}, which is not done: clients of Kubernetes 1.26 and later know exec plugins only"
+    ))
+}
+
 /// What makes two plugins the same. Of the variables the maps have no order of their own.
 fn key(exec: &ExecConfig, place: &str) -> String {
     let cluster = exec.cluster.as_ref().filter(|_| exec.provide_cluster_info);

@@ -1,13 +1,19 @@
 //! Replies of the kernel that break off or are garbage, as far as parsers see them.
 
 use super::message;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use super::message::understood as parse;
+use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use std::net::Ipv4Addr;
+
+/// A reply about a device.
+pub(in crate::probe) fn sample() -> Vec<u8> {
+    replies().swap_remove(0)
+}
 
 fn replies() -> Vec<Vec<u8>> {
     let mut link = LinkMessage::default();
@@ -54,19 +60,6 @@ fn bytes(payload: RouteNetlinkMessage) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
-}
-
-/// Takes a reply apart as [`super`] does; true if anything came of it.
-fn parse(bytes: &[u8]) -> bool {
-    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else { return false };
-    match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => drop(message::device(m)),
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(m)) => drop(message::route(m)),
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(m)) => drop(message::neighbour(&m)),
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRule(m)) => drop(message::rule(&m)),
-        _ => return false,
-    }
-    true
 }
 
 #[test]

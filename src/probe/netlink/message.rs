@@ -4,12 +4,27 @@ use super::{Device, Neighbour, Question, Route, Rule, Vxlan, mac_text};
 use crate::check::clean;
 use ipnet::Ipv4Net;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use std::net::{IpAddr, Ipv4Addr};
+
+/// For fuzzers: takes a reply apart as the probes do; true if anything came of it.
+pub(in crate::probe) fn understood(bytes: &[u8]) -> bool {
+    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else { return false };
+    match message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(m)) => drop(device(m)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(m)) => drop(route(m)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(m)) => drop(neighbour(&m)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRule(m)) => drop(rule(&m)),
+        _ => return false,
+    }
+    true
+}
 
 pub(super) fn device(message: LinkMessage) -> Device {
     let flags = message.header.flags;

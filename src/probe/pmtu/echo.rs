@@ -133,15 +133,19 @@ impl Prober {
         }
     }
 
-    /// Sequence number of an echo of ours (RFC 792).
     fn number(&self, icmp: &[u8]) -> Option<u16> {
-        let word = |at: usize| Some(u16::from_be_bytes(icmp.get(at..at + 2)?.try_into().ok()?));
-        if self.raw.is_some() && word(4) != self.raw { None } else { word(6) }
+        sequence_number(icmp, self.raw)
     }
 }
 
+/// Sequence number of an echo (RFC 792), or of the echo that an error repeats; with an identifier only of one that has it.
+pub(in crate::probe) fn sequence_number(icmp: &[u8], identifier: Option<u16>) -> Option<u16> {
+    let word = |at: usize| Some(u16::from_be_bytes(icmp.get(at..at + 2)?.try_into().ok()?));
+    if identifier.is_some() && word(4) != identifier { None } else { word(6) }
+}
+
 /// What follows the IPv4 header, which a raw socket hands over too (raw(7)).
-fn after_ip_header(packet: &[u8]) -> &[u8] {
+pub(in crate::probe) fn after_ip_header(packet: &[u8]) -> &[u8] {
     let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     packet.get(length..).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 //! how often: what a hop on the way does not answer is no loss, as long as what lies behind it answers.
 
 mod path;
-mod shot;
+pub(super) mod shot;
 
 use super::net::ms;
 use super::{Context, Kind, Probe, decode, fact};

@@ -264,7 +264,7 @@ impl Packet {
             Method::Udp => true,
             // The kernel chose the identifier and looked at it.
             Method::Dgram => packet.first() == Some(&ECHO_REPLY),
-            _ => icmp_of(packet).is_some_and(|icmp| icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..8) == Some(&self.mark[..])),
+            _ => is_echo_reply(packet, self.mark),
         }
     }
 
@@ -290,6 +290,11 @@ fn only_echo_replies(socket: &Socket) -> io::Result<()> {
     // SAFETY: the value outlives the call and has the size given.
     let done = unsafe { libc::setsockopt(socket.as_raw_fd(), SOL_RAW, ICMP_FILTER, (&raw const refused).cast(), size) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a whole packet, as a raw socket hands it over, is the reply to the echo request with this mark.
+pub(in crate::probe) fn is_echo_reply(packet: &[u8], mark: [u8; 4]) -> bool {
+    icmp_of(packet).is_some_and(|icmp| icmp.first() == Some(&ECHO_REPLY) && icmp.get(4..8) == Some(&mark[..]))
 }
 
 /// What follows the IPv4 header.

@@ -23,6 +23,21 @@ pub struct ServiceRule {
     pub protocol: Protocol,
     /// Ready endpoints; without one kube-proxy rejects.
     pub endpoints: Vec<SocketAddrV4>,
+    /// Kubernetes' names of the nodes that they are on, in the same order; empty for one that is on none.
+    pub homes: Vec<String>,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// What the nodes open for it to the outside, if anything.
+    pub node_port: Option<NodePort>,
+}
+
+/// A port that is open on every node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePort {
+    /// Its number.
+    pub port: u16,
+    /// `externalTrafficPolicy: Local`.
+    pub local: bool,
 }
 
 /// Makes every slice follow its service's selector and the pods.
@@ -127,6 +142,7 @@ fn rules_of(objects: &Objects, service: &Value) -> Vec<ServiceRule> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     ports
         .filter_map(|port| {
+            let (endpoints, homes) = ready_endpoints(objects, service, port).into_iter().unzip();
             Some(ServiceRule {
                 namespace: namespace_of(service).to_owned(),
                 name: name_of(service).to_owned(),
@@ -134,13 +150,19 @@ fn rules_of(objects: &Objects, service: &Value) -> Vec<ServiceRule> {
                 port: u16::try_from(port["port"].as_u64()?).ok()?,
                 port_name: port["name"].as_str().unwrap_or_default().to_owned(),
                 protocol: if port["protocol"] == "UDP" { Protocol::Udp } else { Protocol::Tcp },
-                endpoints: ready_endpoints(objects, service, port),
+                endpoints,
+                homes,
+                internal_local: service["spec"]["internalTrafficPolicy"] == "Local",
+                node_port: port["nodePort"].as_u64().and_then(|number| {
+                    let local = service["spec"]["externalTrafficPolicy"] == "Local";
+                    Some(NodePort { port: u16::try_from(number).ok()?, local })
+                }),
             })
         })
         .collect()
 }
 
-fn ready_endpoints(objects: &Objects, service: &Value, port: &Value) -> Vec<SocketAddrV4> {
+fn ready_endpoints(objects: &Objects, service: &Value, port: &Value) -> Vec<(SocketAddrV4, String)> {
     let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(|slice| {
         namespace_of(slice) == namespace_of(service) && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name_of(service)
     });
@@ -150,13 +172,15 @@ fn ready_endpoints(objects: &Objects, service: &Value, port: &Value) -> Vec<Sock
     Some(which("ready")).filter(|ready| !ready.is_empty()).unwrap_or_else(|| which("serving"))
 }
 
-fn slice_endpoints(slice: &Value, port: &Value, condition: &str) -> Vec<SocketAddrV4> {
+fn slice_endpoints(slice: &Value, port: &Value, condition: &str) -> Vec<(SocketAddrV4, String)> {
     let number = slice["ports"].as_array().into_iter().flatten().find(|p| p["name"] == port["name"]).and_then(|p| p["port"].as_u64());
     let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { return Vec::new() };
     let endpoints = slice["endpoints"].as_array().into_iter().flatten();
     endpoints
         .filter(|endpoint| endpoint["conditions"][condition] == true)
-        .filter_map(|endpoint| endpoint["addresses"][0].as_str()?.parse().ok())
-        .map(|address| SocketAddrV4::new(address, number))
+        .filter_map(|endpoint| {
+            let address = endpoint["addresses"][0].as_str()?.parse().ok()?;
+            Some((SocketAddrV4::new(address, number), endpoint["nodeName"].as_str().unwrap_or_default().to_owned()))
+        })
         .collect()
 }

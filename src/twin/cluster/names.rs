@@ -54,12 +54,69 @@ fn endpoint_of(objects: &Objects, namespace: &str, service: &str, endpoint: &str
     }
 }
 
-fn has_port(objects: &Objects, namespace: &str, service: &str, protocol: &str, port: &str) -> bool {
-    let ports = objects.get(Resource::Services, namespace, service).and_then(|service| service["spec"]["ports"].as_array());
+/// What an SRV record says: a port of a host, and the host's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The port; 0 for a pod, which has none of its own.
+    pub port: u16,
+    /// The host's name, absolute without its trailing dot.
+    pub host: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// The services behind a name below the cluster's domain, one for each port (and, without a ClusterIP, each endpoint).
+pub(super) fn services(objects: &Objects, name: &str) -> Vec<Service> {
+    let Some(rest) = name.strip_suffix(&objects.domain).and_then(|rest| rest.strip_suffix('.')) else { return Vec::new() };
+    let mut labels: Vec<&str> = rest.split('.').collect();
+    labels.reverse();
+    match (&labels[..], lookup(objects, name)) {
+        (["pod", _, _], Lookup::Addresses(one)) => {
+            one.into_iter().map(|address| Service { port: 0, host: name.to_owned(), address }).collect()
+        }
+        (["svc", ns, service], Lookup::Addresses(_)) => ports_of(objects, ns, service, |_| true, None),
+        (["svc", ns, service, endpoint], Lookup::Addresses(_)) => ports_of(objects, ns, service, |_| true, Some(endpoint)),
+        (["svc", ns, service, protocol, port], Lookup::Addresses(_)) => {
+            ports_of(objects, ns, service, |entry| names_port(entry, protocol, port), None)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Ports of a service's ClusterIP, or of its endpoints: of one of these where it is asked for by its name.
+fn ports_of(objects: &Objects, namespace: &str, name: &str, wanted: impl Fn(&Value) -> bool, endpoint: Option<&str>) -> Vec<Service> {
+    let Some(service) = objects.get(Resource::Services, namespace, name) else { return Vec::new() };
+    let host = format!("{name}.{namespace}.svc.{}", objects.domain);
+    let number = |entry: &Value| entry["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+    if let (Some(address), None) = (service["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()), endpoint) {
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten().filter(|entry| wanted(entry));
+        return ports.filter_map(|entry| Some(Service { port: number(entry)?, host: host.clone(), address })).collect();
+    }
+    let mut found = Vec::new();
+    for slice in slices(objects, namespace, name) {
+        for address in ready(slice) {
+            let dashed = address.to_string().replace('.', "-");
+            if endpoint.is_some_and(|endpoint| endpoint != dashed) {
+                continue;
+            }
+            let ports = slice["ports"].as_array().into_iter().flatten().filter(|entry| wanted(entry));
+            found.extend(ports.filter_map(|entry| Some(Service { port: number(entry)?, host: format!("{dashed}.{host}"), address })));
+        }
+    }
+    found
+}
+
+/// Whether an entry of `ports` is the one of `_PORT._PROTOCOL`.
+fn names_port(entry: &Value, protocol: &str, port: &str) -> bool {
     let same = |value: &Value, label: &str| {
         label.strip_prefix('_').is_some_and(|label| value.as_str().is_some_and(|v| v.eq_ignore_ascii_case(label)))
     };
-    ports.into_iter().flatten().any(|p| same(&p["name"], port) && same(&p["protocol"], protocol))
+    same(&entry["name"], port) && same(&entry["protocol"], protocol)
+}
+
+fn has_port(objects: &Objects, namespace: &str, service: &str, protocol: &str, port: &str) -> bool {
+    let ports = objects.get(Resource::Services, namespace, service).and_then(|service| service["spec"]["ports"].as_array());
+    ports.into_iter().flatten().any(|entry| names_port(entry, protocol, port))
 }
 
 /// The ready endpoints themselves; without any, the name does not exist.
@@ -69,10 +126,18 @@ fn headless(objects: &Objects, namespace: &str, name: &str) -> Lookup {
 }
 
 fn endpoints(objects: &Objects, namespace: &str, name: &str) -> Vec<Ipv4Addr> {
-    let own = |slice: &&Value| namespace_of(slice) == namespace && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name;
-    let slices = objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(own);
-    let ready = slices.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).filter(|e| e["conditions"]["ready"] != false);
-    ready.filter_map(|e| e["addresses"][0].as_str()?.parse().ok()).collect()
+    slices(objects, namespace, name).flat_map(ready).collect()
+}
+
+fn slices<'a>(objects: &'a Objects, namespace: &'a str, name: &'a str) -> impl Iterator<Item = &'a Value> {
+    let own = move |slice: &&Value| namespace_of(slice) == namespace && slice["metadata"]["labels"]["kubernetes.io/service-name"] == name;
+    objects.list(Resource::EndpointSlices).map(|(_, slice)| slice).filter(own)
+}
+
+/// Addresses of a slice's ready endpoints.
+fn ready(slice: &Value) -> impl Iterator<Item = Ipv4Addr> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten().filter(|e| e["conditions"]["ready"] != false);
+    endpoints.filter_map(|e| e["addresses"][0].as_str()?.parse().ok())
 }
 
 /// `10-42-0-6` is an address, whether or not such a pod exists.

@@ -44,6 +44,7 @@ mod magicdns_in_node_resolv;
 mod mtu;
 mod ndots_amplification;
 mod networkpolicy;
+mod no_proxy_missing;
 mod nxdomain_cached;
 mod pg_allowlist_drop;
 mod pg_idle_connection_dropped;
@@ -65,6 +66,7 @@ mod tailscaled_killed;
 mod targetport_name_mismatch;
 mod terminating_endpoints;
 mod tls_in_the_middle;
+mod traffic_policy;
 mod ts_key_expired;
 mod ts_restart_removes_flannel;
 mod ts_stateful_filtering;
@@ -175,6 +177,9 @@ pub static FAULTS: &[&Fault] = &[
     &kube_proxy_rules_missing::FAULT,
     &kube_proxy_dead::FAULT,
     &terminating_endpoints::FAULT,
+    &traffic_policy::INTERNAL,
+    &traffic_policy::EXTERNAL,
+    &no_proxy_missing::FAULT,
     &networkpolicy::REJECTS,
     &networkpolicy::DROPS,
     &networkpolicy::EGRESS,

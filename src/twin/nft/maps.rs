@@ -29,6 +29,25 @@ fn verdict(code: i32, chain: &str) -> Attrs {
     Attrs::default().nest(2, &Attrs::default().raw(1, &code.to_be_bytes()).text(2, chain))
 }
 
+/// What becomes of a packet that an element of a map is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes to a chain.
+    Goto(String),
+    /// It is dropped.
+    Drop,
+}
+
+impl Fate {
+    fn data(&self) -> Attrs {
+        const DROP: i32 = 0;
+        match self {
+            Self::Goto(chain) => verdict(GOTO, chain),
+            Self::Drop => Attrs::default().nest(2, &Attrs::default().raw(1, &DROP.to_be_bytes())),
+        }
+    }
+}
+
 impl Rule {
     fn lead(self, code: i32, chain: &str) -> Self {
         self.expr("immediate", &Attrs::default().u32(1, 0).nest(2, &verdict(code, chain)))
@@ -121,21 +140,21 @@ impl Batch {
         self
     }
 
-    /// Adds a map from services to the chains that they go to.
-    pub fn services(mut self, name: &str, id: u32, chains: &[(Vec<u8>, String)]) -> Self {
+    /// Adds a map from services to what becomes of packets for them.
+    pub fn services(mut self, name: &str, id: u32, fates: &[(Vec<u8>, Fate)]) -> Self {
         self.set(name, id, MAP, ((ADDRESS << 12) | (PROTOCOL << 6) | PORT, 12));
-        self.elements(name, id, chains.iter().map(|(key, chain)| element(key, chain)));
+        self.elements(name, id, fates.iter().map(|(key, fate)| element(key, fate)));
         self
     }
 
     /// Adds the anonymous map from 0, 1, .. to chains, for the next rule with [`Rule::random_of`].
     pub fn numbered(mut self, id: u32, chains: &[String]) -> Self {
         self.set(ANONYMOUS_MAP, id, ANONYMOUS | CONSTANT | MAP, (INTEGER, 4));
-        self.elements(ANONYMOUS_MAP, id, (0_u32..).zip(chains).map(|(n, chain)| element(&n.to_ne_bytes(), chain)));
+        self.elements(ANONYMOUS_MAP, id, (0_u32..).zip(chains).map(|(n, chain)| element(&n.to_ne_bytes(), &Fate::Goto(chain.clone()))));
         self
     }
 }
 
-fn element(key: &[u8], chain: &str) -> Attrs {
-    Attrs::default().nest(1, &Attrs::default().raw(1, key)).nest(2, &verdict(GOTO, chain))
+fn element(key: &[u8], fate: &Fate) -> Attrs {
+    Attrs::default().nest(1, &Attrs::default().raw(1, key)).nest(2, &fate.data())
 }

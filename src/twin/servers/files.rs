@@ -54,6 +54,11 @@ impl Servers {
         HostFiles { path, ..files }
     }
 
+    /// Changes the variables of everybody's environment, as `NAME=VALUE` lines: what vantages made afterwards read.
+    pub fn set_environment(&self, text: &str) {
+        text.clone_into(&mut self.environment.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Changes what the journal of the model servers' host holds: what vantages made afterwards read.
     pub fn set_model_journal(&self, text: &str) {
         text.clone_into(&mut self.model_journal.lock().unwrap_or_else(PoisonError::into_inner));
@@ -69,10 +74,12 @@ impl Servers {
         HostFiles {
             resolv_conf: Source::Text(resolv_conf),
             kubeconfig: kubeconfig.map(Source::Text),
+            context: None,
             systemd_resolv_conf: Some(Source::Text(String::new())),
             tailscale_socket: None,
             path: None,
             journal: None,
+            environment: Some(Source::Text(self.environment.lock().unwrap_or_else(PoisonError::into_inner).clone())),
             subnet_env: None,
             pgpass: Some(Source::Text(self.pgpass.clone())),
             trust: Some(vec![self.authority.certificate()]),

@@ -109,3 +109,25 @@ async fn many_that_ask_at_once_run_it_once() {
     assert!(all.iter().all(|given| given.as_ref().unwrap()["token"] == "t"));
     assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), "x\n");
 }
+
+#[tokio::test]
+async fn the_command_of_an_auth_provider_is_never_run() {
+    let folder = Folder::new("provider");
+    let with = |more: &str| {
+        let text = format!(
+            "current-context: c\nclusters: [{{name: k, cluster: {{server: \"https://127.0.0.1:9\"}}}}]\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
+             users: [{{name: u, user: {{auth-provider: {{name: gcp, config: {{cmd-path: /bin/sh, cmd-args: \"-c touch$IFS{}\"{more}}}}}}}}}]\n",
+            folder.file()
+        );
+        crate::probe::kube_client::fake::context(Net::Here, Some(crate::vantage::Source::Text(text)), SOON)
+    };
+    let opened = crate::probe::kube_client::KubeApi::open(&with("")).await.unwrap();
+    assert_eq!(opened.credentials(), "auth provider");
+    let failure = opened.client(None).await.map(|_| ()).unwrap_err();
+    assert_eq!(failure.at, At::Config);
+    assert!(failure.word.starts_with("the auth provider gcp would run /bin/sh, which is not done"), "{}", failure.word);
+    // A token that the file holds and that is still good needs no command.
+    let kept = ", access-token: t, expiry: \"2999-01-01T00:00:00Z\"";
+    assert!(crate::probe::kube_client::KubeApi::open(&with(kept)).await.unwrap().client(None).await.is_ok());
+    assert!(!std::path::Path::new(&folder.file()).exists(), "it was run");
+}

@@ -141,3 +141,29 @@ async fn hostile_servers_cost_a_bounded_time_and_a_bounded_memory() {
     let sent = sent.load(Ordering::Relaxed);
     assert!(sent < 60 << 20, "{sent} bytes of an endless body were taken");
 }
+
+/// kube-apiserver 1.33.13 over the lab's objects.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_captured_cluster_is_judged_service_by_service() {
+    let routes = [
+        (SERVICES, Reply::capture("list-services")),
+        (SLICES, Reply::capture("list-endpointslices")),
+        (PODS, Reply::capture("list-pods-rv0")),
+    ];
+    let all = ask(&routes, Duration::from_secs(20)).await;
+    let judged: Vec<_> = all.ports.iter().map(|p| (p.service.as_str(), p.port, p.ready, p.not_ready, p.problem)).collect();
+    let (mismatch, empty) = ("targetport-name-mismatch", "endpoints-empty-selector");
+    let expected = [
+        ("argilla", 80, 1, 1, ""),
+        ("argilla-badport", 80, 0, 1, mismatch),
+        ("argilla-typo", 80, 0, 0, empty),
+        ("headless", 6900, 1, 1, ""),
+        ("md-query-proxy", 8080, 1, 0, ""),
+        ("kubernetes", 443, 1, 0, ""),
+        ("kube-dns", 53, 1, 0, ""),
+        ("kube-dns", 53, 1, 0, ""),
+        ("kube-dns", 9153, 1, 0, ""),
+    ];
+    assert_eq!(judged, expected, "ExternalName services have no endpoints, and are left out");
+    assert!(all.ports[2].detail.ends_with("2 pods carry app.kubernetes.io/name=argilla"), "{}", all.ports[2].detail);
+}

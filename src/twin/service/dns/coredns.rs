@@ -5,12 +5,12 @@ use super::super::http::{self, Style, answer as http_answer};
 use super::answer::{Answer, Answers, Question, name};
 use super::forward::Forwarder;
 use super::metrics::Metrics;
-use super::special::special;
+use super::special::{denied, special};
 use crate::twin::cluster::{Cluster, Lookup, Resource};
 use crate::vantage::Net;
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::proto::rr::rdata::SOA;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use hyper::StatusCode;
 use std::collections::BTreeSet;
 use std::io;
@@ -147,6 +147,13 @@ fn serve_page(net: &Net, address: SocketAddrV4, path: &'static str, text: Text) 
     })
 }
 
+/// The start of authority that the kubernetes plugin makes up for a zone of its own.
+fn authority(zone: &str) -> Option<SOA> {
+    let serial = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(u32::MAX);
+    let server = name(&format!("ns.dns.{zone}")).ok()?;
+    Some(SOA::new(server, name(&format!("hostmaster.{zone}")).ok()?, serial, 7200, 1800, 86400, 5))
+}
+
 struct Plugins {
     cluster: Cluster,
     forwarder: Arc<Forwarder>,
@@ -170,6 +177,8 @@ impl Plugins {
     /// What it knows itself; `None` is left to the upstream resolvers.
     fn local(&self, question: &Question) -> Option<Answer> {
         let domain = self.cluster.domain();
+        // The plugin answers for the name in small letters, whatever the question had.
+        let question = &Question { name: question.name.to_lowercase(), ..question.clone() };
         if question.text == domain || question.text.ends_with(&format!(".{domain}")) {
             return Some(self.zone(question, &domain));
         }
@@ -178,16 +187,24 @@ impl Plugins {
 
     /// The kubernetes plugin.
     fn zone(&self, question: &Question, domain: &str) -> Answer {
-        let soa = || {
-            let serial = u32::try_from(chrono::Utc::now().timestamp()).unwrap_or(u32::MAX);
-            let server = name(&format!("ns.dns.{domain}")).ok()?;
-            Some(SOA::new(server, name(&format!("hostmaster.{domain}")).ok()?, serial, 7200, 1800, 86400, 5))
-        };
+        let soa = || authority(domain);
+        match question.kind {
+            // No zone is given away.
+            RecordType::AXFR | RecordType::IXFR => return Answer::empty(ResponseCode::Refused),
+            RecordType::SOA if question.text == domain => {
+                let answer = Answer::default().authoritative();
+                return soa().map_or(answer.clone(), |soa| answer.record(question, RData::SOA(soa), ZONE_TTL));
+            }
+            // Of any other name only that is said, whether it exists or not.
+            RecordType::SOA => return Answer::default().soa(domain, soa(), ZONE_TTL).authoritative(),
+            _ => {}
+        }
         if let Some(special) = special(&self.cluster, question, domain) {
             return special.authoritative();
         }
-        let denied = question.kind == RecordType::A && self.stale.lock().unwrap_or_else(PoisonError::into_inner).contains(&question.text);
-        let lookup = if denied { Lookup::NoSuchName } else { self.cluster.dns_lookup(&question.text) };
+        let stale = question.kind == RecordType::A && self.stale.lock().unwrap_or_else(PoisonError::into_inner).contains(&question.text);
+        let lookup = self.cluster.dns_lookup(&question.text);
+        let lookup = if stale || denied(question, &lookup, domain) { Lookup::NoSuchName } else { lookup };
         let found = match lookup {
             Lookup::NoSuchName => Answer::empty(ResponseCode::NXDomain).soa(domain, soa(), ZONE_TTL),
             Lookup::Addresses(addresses) if question.kind == RecordType::A => {
@@ -201,6 +218,9 @@ impl Plugins {
     /// The kubernetes plugin for `in-addr.arpa`, which falls through.
     fn reverse(&self, question: &Question) -> Option<Answer> {
         let mut octets: Vec<&str> = question.text.strip_suffix(".in-addr.arpa")?.split('.').collect();
+        if question.kind == RecordType::SOA {
+            return Some(Answer::default().soa("in-addr.arpa", authority("in-addr.arpa"), ZONE_TTL).authoritative());
+        }
         octets.reverse();
         let names = self.cluster.dns_reverse(octets.join(".").parse().ok()?);
         if names.is_empty() || question.kind != RecordType::PTR {
@@ -211,6 +231,10 @@ impl Plugins {
 
     /// The hosts plugin on `NodeHosts`.
     fn hosts(&self, question: &Question) -> Option<Answer> {
+        // Pointers are at the names of addresses only.
+        if question.kind == RecordType::PTR {
+            return None;
+        }
         let hosts = self.cluster.read(|objects| {
             let config = objects.get(Resource::ConfigMaps, "kube-system", "coredns")?;
             config["data"]["NodeHosts"].as_str().map(str::to_owned)

@@ -18,8 +18,18 @@ pub(super) fn special(cluster: &Cluster, question: &Question, domain: &str) -> O
         (RecordType::TXT, "dns-version") => {
             Some(Answer::default().record(question, RData::TXT(TXT::new(vec!["1.1.0".to_owned()])), VERSION_TTL))
         }
-        (RecordType::SRV, port) => service_port(cluster, question, port, domain),
+        (RecordType::SRV, _) => services(cluster, question),
         _ => None,
+    }
+}
+
+/// Whether a name has no record of a type although it exists: the plugin looks for TXT only among services and pods, and for PTR not at
+/// its own nameserver's name.
+pub(super) fn denied(question: &Question, lookup: &Lookup, domain: &str) -> bool {
+    match question.kind {
+        RecordType::TXT => !matches!(lookup, Lookup::Addresses(_)),
+        RecordType::PTR => question.text == format!("ns.dns.{domain}"),
+        _ => false,
     }
 }
 
@@ -33,12 +43,21 @@ fn nameserver(cluster: &Cluster, question: &Question, domain: &str) -> Option<An
     Some(Answer::default().record(question, RData::NS(NS(name(&host).ok()?)), ZONE_TTL).glue(&host, address, ZONE_TTL))
 }
 
-/// `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc` of a service with a ClusterIP.
-fn service_port(cluster: &Cluster, question: &Question, text: &str, domain: &str) -> Option<Answer> {
-    let [port, protocol, service, namespace, "svc"] = text.split('.').collect::<Vec<_>>()[..] else { return None };
-    let number = cluster.port_number(namespace, service, port.strip_prefix('_')?, protocol.strip_prefix('_')?)?;
-    let host = format!("{service}.{namespace}.svc.{domain}");
-    let address = first(cluster, &host)?;
-    let record = RData::SRV(SRV::new(0, 100, number, name(&host).ok()?));
-    Some(Answer::default().record(question, record, ZONE_TTL).glue(&host, address, ZONE_TTL))
+/// A record for each port of what the name stands for, alike ones once, and the addresses of their hosts.
+fn services(cluster: &Cluster, question: &Question) -> Option<Answer> {
+    let mut all = cluster.dns_services(&question.text);
+    let weight = 100 / u16::try_from(all.len()).ok().filter(|count| *count > 0)?;
+    let mut seen = Vec::new();
+    all.retain(|service| {
+        let new = !seen.contains(service);
+        seen.push(service.clone());
+        new
+    });
+    let answer = all.iter().fold(Answer::default(), |answer, service| match name(&service.host) {
+        Ok(host) => answer.record(question, RData::SRV(SRV::new(0, weight, service.port, host)), ZONE_TTL),
+        Err(_) => answer,
+    });
+    let mut hosts: Vec<_> = all.into_iter().map(|service| (service.host, service.address)).collect();
+    hosts.dedup();
+    Some(hosts.iter().fold(answer, |answer, (host, address)| answer.glue(host, *address, ZONE_TTL)))
 }
