@@ -81,7 +81,7 @@ fn cause(out: &mut String, c: &Cause, p: &Playbook) -> Result<()> {
     }
     writeln!(out, "\nThe facts come from")?;
     for (alias, target) in &c.facts {
-        writeln!(out, "  {alias:<10} {}", target.text_or_unknown(&crate::check::Scope::new()))?;
+        writeln!(out, "  {alias:<10} {}", target.as_written())?;
     }
     Ok(())
 }

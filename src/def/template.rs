@@ -42,6 +42,15 @@ impl Template {
         Ok(Self { parts })
     }
 
+    /// The text as it is written, for those who read a definition and not a run.
+    pub fn as_written(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(t) => t.clone(),
+            Part::Expr(e) => format!("${{{}}}", e.source()),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// The expressions in it.
     pub fn expressions(&self) -> impl Iterator<Item = &Expr> {
         self.parts.iter().filter_map(|p| match p {
@@ -129,6 +138,7 @@ mod tests {
         assert_eq!(text("on ${node.name}: {node.port + 1}!"), "on calypso: 8473!");
         assert_eq!(Template::plan("${node.port}").unwrap().value(&scope).unwrap(), json!(8472));
         assert_eq!(Template::plan("a {b} ${node.name}").unwrap().text(&scope).unwrap(), "a {b} calypso");
+        assert_eq!(Template::plan("mtu[${node.name}->${peer.name}]").unwrap().as_written(), "mtu[${node.name}->${peer.name}]");
         assert_eq!(Template::say("{node.absent}").unwrap().text_or_unknown(&scope), "(unknown)");
         assert!(Template::plan("${node.name").is_err());
     }
