@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Twins at work at once: they wait for timeouts half of their time, so two cores are busy with these. Many more would fill the kernel's
-/// neighbour table, which all namespaces share (gc_thresh3, 1,024 entries by default; fifteen twins held 654): ENOBUFS.
+/// Twins at work at once: they wait for timeouts, and two cores are busy with these. Many more would fill the kernel's neighbour
+/// table, which all namespaces share (gc_thresh3): ENOBUFS.
 const AT_ONCE: usize = 8;
 
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! `struct xt_mark_tginfo2`.
 
 use super::wire::{find, number, text};
+use super::xt;
 use std::fmt;
 
 /// NFT_META_MARK.
@@ -65,8 +66,13 @@ impl Marks {
             "masq" => self.translates_source = true,
             "counter" => {}
             "nat" => self.translates_source |= number(data, 1) == Some(0),
-            "match" if text(data, 1).as_deref() == Some("mark") => self.foreign_match(find(data, 3).unwrap_or_default()),
-            "target" => self.foreign_target(&text(data, 1).unwrap_or_default(), number(data, 2), find(data, 3).unwrap_or_default()),
+            "match" if text(data, 1).as_deref() == Some("mark") => {
+                self.foreign_match(number(data, 2).unwrap_or_default(), find(data, 3).unwrap_or_default());
+            }
+            "target" => {
+                let (name, revision) = (text(data, 1).unwrap_or_default(), number(data, 2).unwrap_or_default());
+                self.foreign_target(&name, revision, find(data, 3).unwrap_or_default());
+            }
             // Something else may be in the register that is compared next.
             _ => self.loaded = None,
         }
@@ -102,27 +108,20 @@ impl Marks {
         }
     }
 
-    fn foreign_match(&mut self, info: &[u8]) {
-        if let (Some(value), Some(mask), Some(0)) = (word_at(info, 0), word_at(info, 4), info.get(8)) {
+    fn foreign_match(&mut self, revision: u32, info: &[u8]) {
+        if let Some((value, mask, false)) = xt::mark_tested(revision, info) {
             self.test = Some(Test { mask, value });
         }
     }
 
-    fn foreign_target(&mut self, name: &str, revision: Option<u32>, info: &[u8]) {
-        match (name, revision, word_at(info, 0), word_at(info, 4)) {
-            ("MARK", Some(2), Some(mark), Some(mask)) => self.change = Some(Change { keep: !mask, flip: mark }),
-            ("MASQUERADE" | "SNAT", ..) => self.translates_source = true,
-            _ => {}
-        }
+    fn foreign_target(&mut self, name: &str, revision: u32, info: &[u8]) {
+        self.translates_source |= matches!(name, "MASQUERADE" | "SNAT");
+        self.change = xt::mark_set(name, revision, info).map(|(keep, flip)| Change { keep, flip }).or(self.change);
     }
 }
 
 fn word(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
-    word(bytes.get(at..at + 4)?)
 }
 
 #[cfg(test)]
@@ -145,16 +144,16 @@ mod tests {
     fn iptables_structs_are_read_in_the_hosts_order() {
         let info = |words: [u32; 2], tail: &[u8]| [words[0].to_ne_bytes().as_slice(), &words[1].to_ne_bytes(), tail].concat();
         let mut rule = Marks::default();
-        rule.foreign_match(&info([0x4_0000, 0xff_0000], &[0, 0, 0, 0]));
-        rule.foreign_target("MASQUERADE", Some(0), &[]);
+        rule.foreign_match(1, &info([0x4_0000, 0xff_0000], &[0, 0, 0, 0]));
+        rule.foreign_target("MASQUERADE", 0, &[]);
         assert_eq!((rule.test, rule.translates_source), (Some(TAILSCALE), true));
         let mut rule = Marks::default();
-        rule.foreign_target("MARK", Some(2), &info([0x2_0000, 0x2_0000], &[]));
+        rule.foreign_target("MARK", 2, &info([0x2_0000, 0x2_0000], &[]));
         assert_eq!(rule.change.map(|c| c.to_string()), Some("mark = mark & 0xfffdffff ^ 0x20000".to_owned()));
         let mut rule = Marks::default();
-        rule.foreign_match(&info([1, 1], &[1, 0, 0, 0]));
-        rule.foreign_match(&[0; 7]);
-        rule.foreign_target("MARK", Some(2), &[0; 7]);
+        rule.foreign_match(1, &info([1, 1], &[1, 0, 0, 0]));
+        rule.foreign_match(1, &[0; 7]);
+        rule.foreign_target("MARK", 2, &[0; 7]);
         assert_eq!(rule, Marks::default(), "an inverted match, and cut ones, say nothing");
     }
 }

@@ -39,11 +39,9 @@ pub(super) fn action(name: &str, revision: u32, info: &[u8], port: u16) -> Optio
 
 /// What a target makes of the packet's mark.
 pub(super) fn mark(name: &str, revision: u32, info: &[u8], mark: &mut Mark) {
-    let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
     match (name, revision) {
-        // struct xt_mark_tginfo2: mark and mask.
         ("MARK", 2) => {
-            let set = word(0).zip(word(4)).map_or([None; 4], |(flip, clear)| mark.changed(!clear, flip));
+            let set = mark_set(name, revision, info).map_or([None; 4], |(keep, flip)| mark.changed(keep, flip));
             mark.may_become(&set);
         }
         // struct xt_connmark_tginfo1 and 2: three masks, then the mode, of which SAVE only reads the packet's mark.
@@ -53,11 +51,27 @@ pub(super) fn mark(name: &str, revision: u32, info: &[u8], mark: &mut Mark) {
     }
 }
 
-/// Whether a `mark` match accepts a packet with this mark (struct xt_mark_mtinfo1: mark, mask, inversion).
+/// What a `MARK` target keeps of the mark, and the bits that it then turns over (struct xt_mark_tginfo2: mark, mask).
+pub(super) fn mark_set(name: &str, revision: u32, info: &[u8]) -> Option<(u32, u32)> {
+    let (flip, clear) = word(info, 0).zip(word(info, 4))?;
+    (name == "MARK" && revision == 2).then_some((!clear, flip))
+}
+
+/// What a `mark` match compares with: value, mask, and whether it is turned over (struct xt_mark_mtinfo1).
+pub(super) fn mark_tested(revision: u32, info: &[u8]) -> Option<(u32, u32, bool)> {
+    let tested = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
+    (revision == 1).then_some(tested)
+}
+
+/// Whether a `mark` match accepts a packet with this mark.
 fn marked(revision: u32, info: &[u8], mark: &Mark) -> Option<bool> {
-    let word = |n: usize| Some(u32::from_ne_bytes(info.get(n..n + 4)?.try_into().ok()?));
-    let (value, mask, inverted) = (word(0)?, word(4)?, *info.get(8)? != 0);
-    (revision == 1).then(|| mark.is(value, mask))?.map(|held| held != inverted)
+    let (value, mask, inverted) = mark_tested(revision, info)?;
+    mark.is(value, mask).map(|held| held != inverted)
+}
+
+/// A number in the byte order of this machine.
+fn word(info: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// Whether a `tcp` or `udp` match accepts a destination port; `None` if it also looks at something that is not known here.
