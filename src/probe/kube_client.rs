@@ -26,6 +26,7 @@ use chrono::Utc;
 use config::{Found, Missing};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
+use hyper::body::Body as _;
 use hyper::header::{ACCEPT, HOST, HeaderValue};
 use kube::client::Body;
 use kube::{Client, Config};
@@ -259,9 +260,21 @@ impl Connected {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let patience = self.deadline.saturating_duration_since(Instant::now()).min(REQUEST_TIMEOUT);
         // kube opens its connection while this future is polled, so its socket is made inside the network.
-        match timeout(patience, self.net.wrap(self.fetch(path, accept))).await {
+        match timeout(patience, self.net.wrap(self.fetch_kept(path, accept))).await {
             Ok(result) => result,
             Err(_) => Err(Failure::new(At::Http, "TIMEOUT")),
+        }
+    }
+
+    /// The client keeps its connections, and a server may close one while it is being used again. That says nothing about the
+    /// server: a GET is then sent once more (RFC 9112 section 9.3.1).
+    async fn fetch_kept(&self, path: &str, accept: &'static str) -> Result<Answer, Failure> {
+        match self.fetch(path, accept).await {
+            Err(failure) if failure.before_any_answer() => {
+                self.requests.fetch_add(1, Ordering::Relaxed);
+                self.fetch(path, accept).await
+            }
+            result => result,
         }
     }
 
@@ -272,6 +285,10 @@ impl Connected {
         let response = self.client.send(request).await.map_err(|e| Failure::from_kube(&e))?;
         let status = response.status().as_u16();
         let clock_ahead_s = clock::ahead_s(response.headers(), asked);
+        // What says itself that it is too large need not be read to find out.
+        if response.body().size_hint().lower() > MOST_BYTES as u64 {
+            return Err(too_large());
+        }
         let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(cut_short)?;
         Ok(Answer { status, body: body.to_bytes(), clock_ahead_s })
     }
@@ -290,8 +307,12 @@ impl Connected {
 fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
     match error.downcast::<kube::Error>() {
         Ok(error) => Failure { detail: Failure::from_kube(&error).detail, ..Failure::new(At::Http, "an answer that was cut short") },
-        Err(_) => Failure::new(At::TooLarge, "an answer of more than 10 MB"),
+        Err(_) => too_large(),
     }
+}
+
+fn too_large() -> Failure {
+    Failure::new(At::TooLarge, "an answer of more than 10 MB")
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986 section 2.3).

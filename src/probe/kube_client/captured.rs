@@ -1,6 +1,6 @@
 //! Answers of kube-apiserver 1.33.13 (`tests/data/k8s`) as the client reads them.
 
-use super::fake::{Fake, Reply, Tls};
+use super::fake::{Fake, Farewell, Reply, Tls};
 use super::*;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
 use serde_json::Value;
@@ -42,6 +42,22 @@ async fn a_list_goes_on_with_the_servers_own_tokens() {
     let names: Vec<String> = pods.into_iter().filter_map(|pod| pod.metadata.name).collect();
     assert_eq!(names, ["argilla-6d9c7-abcde", "argilla-6d9c7-notready", "md-query-proxy-5f5d-qwert", "argilla-6d9c7-abcde"]);
     assert_eq!(api.requests(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_when_it_is_used_again_is_no_failure() {
+    for farewell in [Farewell::Told, Farewell::Gone] {
+        let kept = || Reply::Last(b"{}".to_vec(), farewell);
+        let api = connected_to(&[("/a", kept()), ("/b", kept())]).await;
+        for (path, requests) in [("/a", 1), ("/b", 3), ("/a", 5)] {
+            assert_eq!(api.get(path).await.unwrap().status, 200);
+            assert_eq!(api.requests(), requests, "{path}");
+        }
+        // A server that never answers is asked twice, not for ever.
+        let api = connected_to(&[("/a", Reply::Raw(Vec::new()))]).await;
+        assert_eq!(api.get("/a").await.unwrap_err().word, "closed without an answer");
+        assert_eq!(api.requests(), 2);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,9 @@ use rustls::CertificateError;
 use std::error::Error;
 use std::io;
 
+/// The word for a connection that ended in place of an answer.
+const CLOSED: &str = "closed without an answer";
+
 /// How far a request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum At {
@@ -49,6 +52,11 @@ impl Failure {
         let (at, word) = classify(error);
         Self { detail: in_full(error), ..Self::new(at, word) }
     }
+
+    /// The connection ended after the request, and before the first byte of an answer.
+    pub(super) fn before_any_answer(&self) -> bool {
+        self.at == At::Http && matches!(self.word.as_str(), CLOSED | "ECONNRESET" | "EPIPE")
+    }
 }
 
 /// The error and its sources, outermost first.
@@ -73,8 +81,10 @@ fn classify(error: &kube::Error) -> (At, String) {
     let os = chain(error).filter_map(|e| e.downcast_ref::<io::Error>()).last();
     match (chain(error).find_map(|e| e.downcast_ref::<hyper::Error>()), os) {
         (Some(http), _) if http.is_parse() => (At::NotApi, "not an API server".to_owned()),
+        // TLS itself misses the end that its peer should have told.
+        (Some(_), Some(os)) if os.kind() == io::ErrorKind::UnexpectedEof => (At::Http, CLOSED.to_owned()),
         (Some(_), Some(os)) => (At::Http, errno_word(os)),
-        (Some(http), None) if http.is_incomplete_message() => (At::Http, "closed without an answer".to_owned()),
+        (Some(http), None) if http.is_incomplete_message() => (At::Http, CLOSED.to_owned()),
         // Without hyper in the chain the connector failed, and its TCP half has a word of the kernel's.
         (None, Some(os)) if refused_by_kernel(os) => (At::Connect, errno_word(os)),
         (None, Some(os)) if os.kind() == io::ErrorKind::UnexpectedEof => (At::Tls, "tls: closed during the handshake".to_owned()),

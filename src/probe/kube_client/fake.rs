@@ -28,8 +28,10 @@ pub(in crate::probe) enum Reply {
     Silence,
     /// Two lines of a head, then one byte of it at a time, for ever.
     SlowHead,
-    /// A head that promises 10 GB, then spaces as fast as they are taken; counts the bytes.
-    Endless(Arc<AtomicUsize>),
+    /// A head, then spaces as fast as they are taken; counts the bytes.
+    Endless(&'static str, Arc<AtomicUsize>),
+    /// Status 200 and a body; the connection ends at the next request instead of an answer, with or without a word of TLS.
+    Last(Vec<u8>, Farewell),
     /// What a function makes of the query.
     By(Arc<dyn Fn(&str) -> Reply + Send + Sync>),
 }
@@ -47,6 +49,15 @@ impl Reply {
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Self::Body(status, body.as_bytes().to_vec())
     }
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::probe) enum Farewell {
+    /// TLS is told.
+    Told,
+    /// It is just gone.
+    Gone,
 }
 
 /// What certificate it shows, or none.
@@ -210,8 +221,15 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, routes: &Routes
                 stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await.ok()?;
                 drip(&mut stream, b"y").await?;
             }
-            Reply::Endless(sent) => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10000000000\r\n\r\n").await.ok()?;
+            Reply::Last(body, farewell) => {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all(&[head.as_bytes(), body].concat()).await.ok()?;
+                stream.flush().await.ok()?;
+                request(&mut stream).await?;
+                return if *farewell == Farewell::Told { stream.shutdown().await.ok() } else { None };
+            }
+            Reply::Endless(head, sent) => {
+                stream.write_all(head.as_bytes()).await.ok()?;
                 loop {
                     stream.write_all(&[b' '; 16 << 10]).await.ok()?;
                     sent.fetch_add(16 << 10, Ordering::Relaxed);
