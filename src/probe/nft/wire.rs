@@ -57,6 +57,12 @@ pub(in crate::probe) fn find(body: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(body).find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
+/// A text attribute that is one of a few words; empty if it is none.
+pub(super) fn keyword(body: &[u8], kind: u16) -> &str {
+    let value = find(body, kind).unwrap_or_default();
+    value.split(|b| *b == 0).next().and_then(|word| std::str::from_utf8(word).ok()).unwrap_or_default()
+}
+
 /// A text attribute.
 pub(super) fn text(body: &[u8], kind: u16) -> Option<String> {
     let value = find(body, kind)?;

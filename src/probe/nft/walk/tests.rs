@@ -59,7 +59,7 @@ fn vmaps() -> Walker {
         bases: vec![Base { key: key("nat-output"), hook: OUTPUT, priority: -100, kind: "nat".to_owned() }],
         chains: chains.map(|(name, rule)| (key(name), Rc::new(vec![Rule::Expressions(rule)]))).into_iter().collect(),
         sets: Sets::known(sets.into_iter().collect()),
-        mark: Mark::default(),
+        mark: PacketMark::default(),
         followed: 0,
     }
 }
