@@ -89,9 +89,7 @@ impl Postgres {
                 seen.facts.set(path, "");
             }
         }
-        for fact in KIND.facts {
-            seen.facts.unknown(fact.path, stopped.as_str());
-        }
+        seen.rest_unknown(&KIND, &stopped);
         seen
     }
 }

@@ -22,7 +22,6 @@ pub(super) use mark::Test;
 pub(super) use ruleset::sample;
 pub(super) use ruleset::{Rule, Ruleset, Verdict, kept, refused};
 pub(super) use walk::{DeviceName, OUTPUT, PREROUTING, Packet, SourceNat, Walker, Ways};
-pub(super) use wire::{attributes, find, open};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};

@@ -97,12 +97,7 @@ pub(in crate::probe) fn kept(bytes: &[u8]) -> usize {
 /// A chain of a dump, for the tests of [`kept`].
 #[cfg(test)]
 pub(in crate::probe) fn sample() -> Vec<u8> {
-    let attribute = |kind: u16, value: &[u8]| {
-        let mut bytes = [u16::try_from(4 + value.len()).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
+    use crate::vantage::netlink::attribute;
     let hook = [attribute(1, &[0, 0, 0, 1]), attribute(2, &[0, 0, 0, 0])].concat();
     let body = [attribute(1, b"filter\0"), attribute(3, b"input\0"), attribute(4, &hook), attribute(5, &[0, 0, 0, 0])].concat();
     let length = u32::try_from(20 + body.len()).unwrap();
