@@ -29,6 +29,7 @@ pub mod check;
 pub mod cli;
 pub mod def;
 pub mod diagnose;
+mod encoding;
 pub mod probe;
 pub mod report;
 pub mod run;

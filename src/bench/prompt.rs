@@ -3,7 +3,7 @@
 use super::page;
 use super::plan::{Input, Plan};
 use super::random::Random;
-use crate::probe::basic_auth::base64;
+use crate::encoding::base64;
 use serde_json::{Value, json};
 
 /// Common words, each one token in usual vocabularies.

@@ -39,6 +39,23 @@ pub fn catalog(catalog: &Catalog) -> Vec<Finding> {
 pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wrong = |steps: &[Step<'_>], message: String| findings.push(doc.finding(doc.line_of(steps), message));
+    names(inv, &mut wrong);
+    if let Some(exit) = &inv.tailnet.exit_node
+        && inv.node(exit).is_none()
+    {
+        wrong(&[Step::Key("tailnet"), Step::Key("exit_node")], format!("exit node `{exit}` is not a node of this inventory"));
+    }
+    addresses(inv, &mut wrong);
+    for (kind, n, reach) in reaches(inv) {
+        if !reach.starts_with("netns:") {
+            wrong(&[Step::Key(kind), Step::At(n), Step::Key("reach")], format!("reach `{reach}` is not understood: it must be netns:NAME"));
+        }
+    }
+    findings
+}
+
+/// Things of one kind have different names.
+fn names(inv: &Inventory, wrong: &mut impl FnMut(&[Step<'_>], String)) {
     for (key, names) in [
         ("node", inv.nodes.iter().map(|n| &n.name).collect::<Vec<_>>()),
         ("service", inv.services.iter().map(|s| &s.name).collect()),
@@ -53,11 +70,10 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
             }
         }
     }
-    if let Some(exit) = &inv.tailnet.exit_node
-        && inv.node(exit).is_none()
-    {
-        wrong(&[Step::Key("tailnet"), Step::Key("exit_node")], format!("exit node `{exit}` is not a node of this inventory"));
-    }
+}
+
+/// Pods run on nodes of the inventory, and addresses lie in the ranges that it gives them.
+fn addresses(inv: &Inventory, wrong: &mut impl FnMut(&[Step<'_>], String)) {
     for (n, pod) in inv.pods.iter().enumerate() {
         match inv.node(&pod.node) {
             None => wrong(
@@ -79,12 +95,6 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
             );
         }
     }
-    for (kind, n, reach) in reaches(inv) {
-        if !reach.starts_with("netns:") {
-            wrong(&[Step::Key(kind), Step::At(n), Step::Key("reach")], format!("reach `{reach}` is not understood: it must be netns:NAME"));
-        }
-    }
-    findings
 }
 
 fn reaches(inv: &Inventory) -> impl Iterator<Item = (&'static str, usize, &String)> {

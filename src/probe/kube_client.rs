@@ -20,6 +20,7 @@ pub(crate) use log::Container;
 
 use super::{Context, net, tls};
 use crate::check::clean;
+pub(crate) use crate::encoding::percent_encoded as encode;
 use crate::vantage::Net;
 use bytes::Bytes;
 use chrono::Utc;
@@ -313,12 +314,6 @@ fn cut_short(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
 
 fn too_large() -> Failure {
     Failure::new(At::TooLarge, "an answer of more than 10 MB")
-}
-
-/// Percent-encodes what is not unreserved (RFC 3986 section 2.3).
-pub(crate) fn encode(text: &str) -> String {
-    let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 /// What the API server sends with every error (`kind: Status`).

@@ -5,7 +5,7 @@
 
 pub mod net;
 
-pub(crate) mod basic_auth;
+mod basic_auth;
 mod canary;
 mod capture;
 mod command;

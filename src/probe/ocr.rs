@@ -1,7 +1,6 @@
 //! `ocr`: the built-in sample page, read by an OCR model; besides, whether the server's own no-repeat processor is loaded,
 //! what it says of a PDF in the place of an image, and whether its host can fetch an image.
 
-use super::basic_auth::base64;
 use super::canary::{self, Ask, Canary, completion_request};
 use super::completion::error_message;
 use super::http1;
@@ -11,6 +10,7 @@ use super::vllm::{Fetched, fetch};
 use super::vllm_metrics::{Scrape, whole};
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation, clean};
+use crate::encoding::base64;
 use crate::vantage::Net;
 use async_trait::async_trait;
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 //!
 //! `assets/ocr-page.png` is drawn by the test below; `FATHOM_WRITE_ASSETS=1 cargo test --lib ocr_page` draws it anew.
 
-use super::basic_auth::base64;
+use crate::encoding::base64;
 
 /// The page as a PNG file.
 const PNG: &[u8] = include_bytes!("../../assets/ocr-page.png");

@@ -120,52 +120,10 @@ type Target = Result<SocketAddrV4, String>;
 impl Probe for Service {
     async fn observe(&self, cx: &Context) -> Observation {
         let mut seen = Observation::default();
-        let Targets { cluster_ip, direct, sides, entry } = match self.look(cx, &mut seen).await {
-            Ok(targets) => targets,
-            // The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
-            Err(reason) => match self.documented(cx).filter(|_| self.connect == Connect::Tcp) {
-                None => return Observation::could_not_look(reason),
-                Some(ip) => {
-                    seen.note("error", &reason).note("inventory", format!("ClusterIP {ip} is taken from the inventory"));
-                    all_unknown(&mut seen.facts, &reason);
-                    Targets { cluster_ip: Ok(SocketAddrV4::new(ip, self.port)), direct: Err(reason), sides: None, entry: None }
-                }
-            },
-        };
-        if self.connect == Connect::None {
-            for path in [
-                "connect",
-                "connect_ms",
-                "direct",
-                "direct_ms",
-                "direct_filtered",
-                "same_node",
-                "other_node",
-                "by_name",
-                "name_matches",
-                "entries",
-                "witness.id",
-                "witness.connect",
-                "witness.direct",
-                "witness.by_name",
-                "parts_at",
-            ] {
-                seen.facts.unknown(path, "not asked for");
-            }
-        } else {
-            let name = ladder::name(cx, &self.namespace, &self.name);
-            let witness = ladder::from_witness(cx, &cluster_ip, &direct, (&self.namespace, &self.name));
-            let (through, straight, name, witness, entries) =
-                futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name, witness, entry::walk(cx, entry));
-            seen.facts.set("entries", entries);
-            let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
-            let filtered = straight.as_ref().and_then(Tried::filtered);
-            seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
-            record(&mut seen, "connect", &cluster_ip, through);
-            record(&mut seen, "direct", &direct, straight);
-            ladder::walk(cx, sides.as_ref(), known, &mut seen).await;
-            ladder::record(&mut seen, witness, &cluster_ip, &direct);
-            self.named(&mut seen, name);
+        match self.look(cx, &mut seen).await.or_else(|reason| self.without_api(cx, &mut seen, reason)) {
+            Err(reason) => return Observation::could_not_look(reason),
+            Ok(targets) if self.connect == Connect::Tcp => self.connect(cx, targets, &mut seen).await,
+            Ok(_) => of_connections().for_each(|path| _ = seen.facts.unknown(path, "not asked for")),
         }
         seen
     }
@@ -184,6 +142,32 @@ struct Targets {
 }
 
 impl Service {
+    /// The API is one way to know the ClusterIP; the inventory is another, and a connection proves more than both.
+    fn without_api(&self, cx: &Context, seen: &mut Observation, reason: String) -> Result<Targets, String> {
+        let Some(ip) = self.documented(cx).filter(|_| self.connect == Connect::Tcp) else { return Err(reason) };
+        seen.note("error", &reason).note("inventory", format!("ClusterIP {ip} is taken from the inventory"));
+        all_unknown(&mut seen.facts, &reason);
+        Ok(Targets { cluster_ip: Ok(SocketAddrV4::new(ip, self.port)), direct: Err(reason), sides: None, entry: None })
+    }
+
+    /// Connects to the Service and to its endpoints, from here and from the witness.
+    async fn connect(&self, cx: &Context, targets: Targets, seen: &mut Observation) {
+        let Targets { cluster_ip, direct, sides, entry } = targets;
+        let name = ladder::name(cx, &self.namespace, &self.name);
+        let witness = ladder::from_witness(cx, &cluster_ip, &direct, (&self.namespace, &self.name));
+        let (through, straight, name, witness, entries) =
+            futures::join!(attempt(cx, &cluster_ip), attempt(cx, &direct), name, witness, entry::walk(cx, entry));
+        seen.facts.set("entries", entries);
+        let known = direct.as_ref().ok().zip(straight.as_ref()).map(|(at, tried)| (*at, tried.word().to_owned()));
+        let filtered = straight.as_ref().and_then(Tried::filtered);
+        seen.facts.set_or_unknown("direct_filtered", filtered, "nobody refuses it");
+        record(seen, "connect", &cluster_ip, through);
+        record(seen, "direct", &direct, straight);
+        ladder::walk(cx, sides.as_ref(), known, seen).await;
+        ladder::record(seen, witness, &cluster_ip, &direct);
+        self.named(seen, name);
+    }
+
     /// What DNS says, and where the paths part. Of a Service that does not exist nothing is expected.
     fn named(&self, seen: &mut Observation, (rcode, addresses): (String, Vec<Ipv4Addr>)) {
         let cluster_ip = seen.facts.get("cluster_ip").and_then(Value::as_str).and_then(|ip| ip.parse().ok());
@@ -242,12 +226,8 @@ impl Service {
             Some(entry) if !backends::is_tcp(entry) => Err(format!("port {} is not TCP", self.port)),
             Some(_) => Ok(()),
         };
-        let through = tcp.clone().and_then(|()| match cluster_ip.parse() {
-            Ok(ip) => Ok(SocketAddrV4::new(ip, self.port)),
-            Err(_) if cluster_ip == "None" => Err("a headless service has no ClusterIP".to_owned()),
-            Err(_) => Err("the service has no IPv4 ClusterIP".to_owned()),
-        });
-        Ok(Targets { cluster_ip: through, direct: tcp.and(direct), sides, entry: way_in })
+        let cluster_ip = tcp.clone().and_then(|()| Ok(SocketAddrV4::new(address(&cluster_ip)?, self.port)));
+        Ok(Targets { cluster_ip, direct: tcp.and(direct), sides, entry: way_in })
     }
 
     /// Asks for the pods themselves only where something is wrong with them.
@@ -300,9 +280,24 @@ fn absent(seen: &mut Observation, failure: &Failure) -> Targets {
     Targets { cluster_ip: Err(reason.clone()), direct: Err(reason), sides: None, entry: None }
 }
 
+fn address(cluster_ip: &str) -> Result<Ipv4Addr, String> {
+    cluster_ip.parse().map_err(|_| match cluster_ip {
+        "None" => "a headless service has no ClusterIP".to_owned(),
+        _ => "the service has no IPv4 ClusterIP".to_owned(),
+    })
+}
+
+/// The facts that the API tells come first, then those that connections tell.
+fn of_api() -> impl Iterator<Item = &'static str> {
+    KIND.facts.iter().map(|doc| doc.path).take_while(|path| *path != "connect")
+}
+
+fn of_connections() -> impl Iterator<Item = &'static str> {
+    KIND.facts.iter().map(|doc| doc.path).skip_while(|path| *path != "connect")
+}
+
 fn all_unknown(facts: &mut Facts, reason: &str) {
-    let from_the_api = KIND.facts.iter().map(|doc| doc.path).take_while(|path| *path != "connect");
-    for path in from_the_api {
+    for path in of_api() {
         facts.unknown(path, reason);
     }
 }

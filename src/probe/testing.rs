@@ -5,7 +5,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::Write;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +24,41 @@ pub(super) fn vantage(resolv_conf: &str) -> Vantage {
         node: None,
         net: Net::Here,
         files: HostFiles { resolv_conf: Source::Text(resolv_conf.into()), ..HostFiles::default() },
+    }
+}
+
+/// A folder that goes away with the test. No two tests may give theirs the same name.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Folder {
+    pub(super) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("fathom-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// Writes a file; returns its path.
+    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// An executable script. Another process writes it: this one has threads that fork, and a child that inherits the open
+    /// file would make its execution fail (ETXTBSY).
+    pub(super) fn script(&self, name: &str, body: &str) {
+        let path = self.0.join(name);
+        let mut shell = Command::new("/bin/sh");
+        let mut child = shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped()).spawn().unwrap();
+        let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
     }
 }
 

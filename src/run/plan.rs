@@ -182,16 +182,8 @@ fn instance(
     let from = text(&check.from)?;
     let witness = check.witness.as_ref().map(&text).transpose()?;
     let find = |id: &str| vantages.iter().find(|v| v.id == id).cloned();
-    let reason_to_skip = match &check.when {
-        Some(when) => match when.truth(&scope) {
-            Truth::True => None,
-            _ => Some(check.skip.as_ref().map_or_else(|| format!("only where {}", when.source()), |s| s.text_or_unknown(&scope))),
-        },
-        None => None,
-    };
     let unasked = unasked.map(|why| format!("{why}: ask for it by name, `fathom check {}`", check.id));
-    let reason_to_skip = reason_to_skip.or(unasked);
-    let work = match (reason_to_skip, find(&from)) {
+    let work = match (makes_no_sense(check, &scope).or(unasked), find(&from)) {
         (Some(reason), _) => Work::Skip(reason),
         (None, None) => Work::Skip(format!("can be seen only from {from}: run with --from {from}")),
         (None, Some(vantage)) => {
@@ -218,6 +210,12 @@ fn instance(
         bindings: scope,
         timeout: check.timeout,
     })
+}
+
+/// Why a check is skipped where its `when` does not hold, or cannot be told to.
+fn makes_no_sense(check: &CheckDef, scope: &Scope) -> Option<String> {
+    let when = check.when.as_ref().filter(|when| when.truth(scope) != Truth::True)?;
+    Some(check.skip.as_ref().map_or_else(|| format!("only where {}", when.source()), |s| s.text_or_unknown(scope)))
 }
 
 /// `check[label]`, or `check` alone.

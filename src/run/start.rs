@@ -262,8 +262,9 @@ impl Runner {
     }
 }
 
-fn report(instance: &Instance, end: End) -> CheckReport {
-    let mut report = CheckReport {
+/// What is known of an instance before it has an end.
+fn unseen(instance: &Instance) -> CheckReport {
+    CheckReport {
         id: instance.id.clone(),
         check: instance.check.clone(),
         layer: instance.layer,
@@ -283,7 +284,11 @@ fn report(instance: &Instance, end: End) -> CheckReport {
         duration_ms: 0,
         evidence: Vec::new(),
         by_hand: instance.by_hand.clone(),
-    };
+    }
+}
+
+fn report(instance: &Instance, end: End) -> CheckReport {
+    let mut report = unseen(instance);
     match end {
         End::Seen { seen: Seen { observation, judgement, attempts }, at, took } => {
             report.outcome = judgement.verdict;

@@ -1,5 +1,6 @@
 //! Changes of the network's state as the kernel announces them (rtnetlink(7) multicast groups), per vantage: no polling.
 
+use crate::vantage::netlink::{find, receive};
 use crate::vantage::{Net, Vantage};
 use std::collections::HashMap;
 use std::fmt;
@@ -215,12 +216,6 @@ struct Seen {
     name: Option<String>,
 }
 
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for its length during the call.
-    let n = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
-}
-
 /// The announcements of one datagram. Anything may come: every length is checked.
 fn parse(mut rest: &[u8]) -> Vec<Seen> {
     let mut changes = Vec::new();
@@ -270,16 +265,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The first attribute of a kind, after a header.
 fn attribute(body: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
-    let mut rest = body.get(header..)?;
-    while let Some(head) = rest.get(..4) {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([head[2], head[3]]) == wanted {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
+    find(body.get(header..)?, wanted)
 }
 
 /// A bridge announces the loss of a port as the deletion of a link of its own family: the device is still there.

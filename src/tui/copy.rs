@@ -4,7 +4,7 @@
 use super::model::{Model, Panel, Screen};
 use super::view;
 use crate::check::{Verdict, clean};
-use crate::probe::basic_auth::base64;
+use crate::encoding::base64;
 use crate::report::{CauseState, CheckReport, Diagnosis, Fix, Report, text};
 use std::fmt::Write;
 

@@ -1,11 +1,12 @@
 //! Entries in a namespace's connection tracking table, by ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 
-use super::nft::{Attrs, open};
+use super::nft::Attrs;
 use crate::vantage::Net;
+use crate::vantage::netlink;
 use anyhow::{Context, Result, bail};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 const SUBSYS: u16 = 1;
 const NEW: u16 = 0;
@@ -27,7 +28,7 @@ pub(super) fn fill(net: &Net) -> Result<u64> {
     if max > MOST {
         bail!("nf_conntrack_max is {max} on this machine: the twin fills no table of more than {MOST} entries");
     }
-    let socket = open(net)?;
+    let socket = netlink::netfilter(net)?;
     for n in 0..=u32::try_from(max)? {
         match ask(&socket, NEW, CREATE, &entry(n).0) {
             Ok(()) => {}
@@ -40,7 +41,7 @@ pub(super) fn fill(net: &Net) -> Result<u64> {
 
 /// Empties the table.
 pub(super) fn flush(net: &Net) -> Result<()> {
-    ask(&open(net)?, DELETE, 0, &[]).context("flush conntrack")
+    ask(&netlink::netfilter(net)?, DELETE, 0, &[]).context("flush conntrack")
 }
 
 fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
@@ -52,13 +53,8 @@ fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     request.extend([libc::AF_INET as u8, 0, 0, 0]);
     request.extend(body);
     let mut answer = [0_u8; 256];
-    // SAFETY: both buffers are valid for their lengths during the calls.
-    let received = unsafe {
-        if libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
-    };
+    netlink::send(socket, &request)?;
+    let received = netlink::receive(socket, &mut answer)?;
     if received < 20 || u16::from_ne_bytes([answer[4], answer[5]]) != ERROR {
         return Err(io::ErrorKind::InvalidData.into());
     }

@@ -7,10 +7,10 @@ mod more;
 
 pub use maps::{Fate, service_key};
 
-use crate::vantage::Net;
+use crate::vantage::{Net, netlink};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use ipnet::Ipv4Net;
 
@@ -250,11 +250,8 @@ impl Batch {
         let wanted = self.sequence - 1;
         self.message(BATCH_END, REQUEST, 0, SUBSYS, &Attrs::default());
         let context = |e: io::Error| io::Error::new(e.kind(), format!("nf_tables table {}: {e}", self.table));
-        let socket = open(net).map_err(context)?;
-        // SAFETY: the buffer is valid for its length during the call.
-        if unsafe { libc::send(socket.as_raw_fd(), self.buffer.as_ptr().cast(), self.buffer.len(), 0) } < 0 {
-            return Err(context(io::Error::last_os_error()));
-        }
+        let socket = netlink::netfilter(net).map_err(context)?;
+        netlink::send(&socket, &self.buffer).map_err(context)?;
         await_acks(&socket, wanted).map_err(context)
     }
 
@@ -276,30 +273,12 @@ impl Batch {
     }
 }
 
-/// A socket to netfilter's netlink family in a network.
-pub(super) fn open(net: &Net) -> io::Result<OwnedFd> {
-    let fd = net.with(|| {
-        // SAFETY: socket(2) takes no pointers.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER) };
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
-    })??;
-    // SAFETY: the descriptor was just opened and nobody else owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let patience = libc::timeval { tv_sec: 2, tv_usec: 0 };
-    let size = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or_default();
-    // SAFETY: the option's value outlives the call and has the size given.
-    unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const patience).cast(), size) };
-    Ok(fd)
-}
-
 /// Every message asked for an acknowledgement; a failing one carries its errno.
 fn await_acks(socket: &OwnedFd, wanted: u32) -> io::Result<()> {
     let mut buffer = vec![0_u8; 1 << 16];
     let mut seen = 0;
     while seen < wanted {
-        // SAFETY: the buffer is valid for its length during the call.
-        let n = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let Ok(n) = usize::try_from(n) else { return Err(io::Error::last_os_error()) };
+        let n = netlink::receive(socket, &mut buffer)?;
         let mut rest = &buffer[..n];
         while rest.len() >= 20 {
             let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);

@@ -1,38 +1,34 @@
 //! Which servers run on which host of the twin, and what its hosts' files hold.
 
 mod files;
+mod internet;
 mod live;
 pub(super) mod six;
 
 pub use files::Resolv;
+pub use internet::public_addresses;
 
 use super::TAILSCALE_SOCKET;
 use super::cluster::Cluster;
 use super::nft::{Batch, Hook, Rule};
 use super::overlay::{Daemon, Overlay};
-use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle, serve_outside};
+use super::service::dns::{CoreDns, CoreDnsHandle, OutsideHandle};
 use super::service::localapi::{self, Backend, ExitNode, Live, Peer, TailscaleHandle, TailscaleState};
 use super::service::pki::{Authority, User, Validity};
 use super::service::vllm::{Pace, Vllm, VllmHandle};
-use super::service::{ServerHandle, api, apps, kube_proxy, postgres, stun};
+use super::service::{ServerHandle, api, apps, kube_proxy, postgres};
 use super::topology::{HOME_PUBLIC, Hosts, pod_host};
 use super::warp::WarpCli;
 use super::wire::Wire;
 use crate::def::Inventory;
-use crate::def::inventory::{Node, Pod};
+use crate::def::inventory::{self, Node, Pod};
 use crate::vantage::{Net, UnixAddress};
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
-use rustls::ServerConfig;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Addresses for outside names that the inventory states without one (RFC 5737 documentation ranges).
-const FIRST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-/// What github.com resolves to in the architecture document (line 732).
-const EXTERNAL: Ipv4Addr = Ipv4Addr::new(140, 82, 121, 4);
 
 /// The role and the database of the applications.
 const APPLICATIONS: &str = "oceanid";
@@ -76,42 +72,19 @@ struct Kubeconfigs {
     viewer: String,
 }
 
-/// A kubeconfig with the administrator and the viewer.
-fn kubeconfig(authority: &Authority, server: SocketAddrV4) -> Result<String> {
-    let users = [("default", &User::admin()), ("viewer", &User::viewer())];
-    Ok(authority.kubeconfig_of(&users, &format!("https://{server}"), Validity::Current)?)
-}
-
-/// Outside names of the inventory with their addresses.
-fn names(inv: &Inventory) -> BTreeMap<String, Ipv4Addr> {
-    let mut names = BTreeMap::from([(inv.dns.external_name.clone(), EXTERNAL)]);
-    for database in &inv.databases {
-        names.extend(database.address.map(|a| (database.host.clone(), a)));
+impl Kubeconfigs {
+    fn new(authority: &Authority, inv: &Inventory) -> Result<Self> {
+        let (admin, viewer) = (User::admin(), User::viewer());
+        let of = |users: &[(&str, &User)], server: SocketAddrV4| -> Result<String> {
+            Ok(authority.kubeconfig_of(users, &format!("https://{server}"), Validity::Current)?)
+        };
+        let both = [("default", &admin), ("viewer", &viewer)];
+        Ok(Self {
+            inside: of(&both, inv.cluster.api)?,
+            node: of(&both, inv.cluster.api_endpoint)?,
+            viewer: of(&[("viewer", &viewer)], inv.cluster.api_endpoint)?,
+        })
     }
-    let mut next = u32::from(FIRST_OUTSIDE);
-    for host in outside_hosts(inv) {
-        names.entry(host).or_insert_with(|| {
-            next += 1;
-            Ipv4Addr::from(next)
-        });
-    }
-    names
-}
-
-fn outside_hosts(inv: &Inventory) -> impl Iterator<Item = String> {
-    let urls = inv.egress.echoes.iter().chain(inv.https.iter().map(|h| &h.url));
-    let of_urls = urls.filter_map(|url| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned));
-    of_urls.chain(inv.egress.stun.iter().map(|server| server.host.clone()))
-}
-
-/// Addresses of servers on the internet that the twin's internet router stands for.
-pub fn public_addresses(inv: &Inventory) -> Vec<Ipv4Addr> {
-    let databases: Vec<Ipv4Addr> = inv.databases.iter().filter_map(|d| d.address).collect();
-    let mut all = inv.dns.upstream.clone();
-    all.extend(names(inv).into_values().filter(|a| !databases.contains(a)));
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 impl Servers {
@@ -120,68 +93,35 @@ impl Servers {
         let authority = Arc::new(Authority::new("fathom twin")?);
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
         let mut portals = Vec::new();
-        let mut others = outside(net("internet")?, inv, &authority, &mut portals)?;
+        let mut others = internet::serve(net("internet")?, inv, &authority, &mut portals)?;
         if hosts.get("internet").is_some_and(Wire::has_six) {
             others.extend(six::echoes(net("internet")?, inv, &authority)?);
         }
         for overlay in overlays {
             others.push(kubelet(&overlay.wire.net, &overlay.node, &authority)?);
         }
-        let database = inv.databases.first().context("the twin needs a database in the inventory")?;
-        let address = SocketAddrV4::new(database.address.context("the twin needs the database's address")?, database.port);
         let crunchy = hosts.get("crunchy").context("the twin has no host crunchy")?;
+        let documented = inv.databases.first().context("the twin needs a database in the inventory")?;
         let password = postgres::password();
         let servers = Self {
-            pgpass: format!("{}:{}:{APPLICATIONS}:{APPLICATIONS}:{password}\n", database.host, database.port),
+            pgpass: format!("{}:{}:{APPLICATIONS}:{APPLICATIONS}:{password}\n", documented.host, documented.port),
             database_password: password,
-            kubeconfigs: Kubeconfigs {
-                inside: kubeconfig(&authority, inv.cluster.api)?,
-                node: kubeconfig(&authority, inv.cluster.api_endpoint)?,
-                viewer: authority.kubeconfig_of(
-                    &[("viewer", &User::viewer())],
-                    &format!("https://{}", inv.cluster.api_endpoint),
-                    Validity::Current,
-                )?,
-            },
+            database: database(&crunchy.net, documented, &authority)?,
+            kubeconfigs: Kubeconfigs::new(&authority, inv)?,
             coredns: live::Slot::new(coredns(hosts, cluster, inv, &inv.dns.upstream)?),
             api: live::Slot::new(start_api(hosts, cluster, inv, &authority, Validity::Current)?),
             apps: Mutex::new(apps(hosts, inv)?),
             resolv: Mutex::default(),
             environment: Mutex::default(),
             node_resolvers: Mutex::default(),
-            database: postgres::serve(
-                &crunchy.net,
-                address,
-                authority.server(&[&database.host], &[*address.ip()])?,
-                vec![Ipv4Net::default()],
-            )?,
-            vllm: inv
-                .vllms
-                .iter()
-                .map(|v| {
-                    let server = model_server(v).serve(net("dgx")?, SocketAddrV4::new(v.address, v.port))?;
-                    server.set_names(names(inv));
-                    Ok(server)
-                })
-                .collect::<Result<_>>()?,
+            vllm: inv.vllms.iter().map(|v| model_server(net("dgx")?, v, inv)).collect::<Result<_>>()?,
             model_journal: Mutex::new(STARTED.to_owned()),
             portals,
-            tailscale: Mutex::new(overlays.iter().map(|o| Ok((o.node.name.clone(), tailscale(o, inv)?))).collect::<Result<_>>()?),
-            kube_proxy: Mutex::new(
-                overlays.iter().map(|o| Ok((o.node.name.clone(), kube_proxy::serve(&o.wire.net)?))).collect::<Result<_>>()?,
-            ),
+            tailscale: Mutex::new(on_each(overlays, |overlay| tailscale(overlay, inv))?),
+            kube_proxy: Mutex::new(on_each(overlays, |overlay| Ok(kube_proxy::serve(&overlay.wire.net)?))?),
             warp: super::warp::healthy(inv)?,
             _others: others,
-            resolvers: inv
-                .dns
-                .upstream
-                .iter()
-                .map(|ip| {
-                    let resolver = serve_outside(net("internet")?, SocketAddrV4::new(*ip, 53), names(inv))?;
-                    resolver.set_six(six::names(inv));
-                    Ok(resolver)
-                })
-                .collect::<Result<_>>()?,
+            resolvers: internet::resolvers(net("internet")?, inv)?,
             authority,
         };
         servers.set_database_firewall(crunchy, &servers.database_allowlist(inv))?;
@@ -291,10 +231,25 @@ impl Servers {
     }
 }
 
+/// What is started for each node, by the node's name.
+fn on_each<T>(overlays: &[Overlay], start: impl Fn(&Overlay) -> Result<T>) -> Result<BTreeMap<String, T>> {
+    overlays.iter().map(|overlay| Ok((overlay.node.name.clone(), start(overlay)?))).collect()
+}
+
 /// A model server at a pace that an H100 could have for a short prompt.
-fn model_server(vllm: &crate::def::inventory::Vllm) -> Vllm {
+fn model_server(net: &Net, vllm: &inventory::Vllm, inv: &Inventory) -> Result<VllmHandle> {
     let pace = Pace { first_token: Duration::from_millis(40), interval: Duration::from_millis(5) };
-    Vllm { model: vllm.model.clone(), max_model_len: vllm.max_model_len.unwrap_or(8192), pace }
+    let served = Vllm { model: vllm.model.clone(), max_model_len: vllm.max_model_len.unwrap_or(8192), pace };
+    let server = served.serve(net, SocketAddrV4::new(vllm.address, vllm.port))?;
+    server.set_names(internet::names(inv));
+    Ok(server)
+}
+
+/// The database at its documented address; it admits everybody.
+fn database(net: &Net, documented: &inventory::Database, authority: &Authority) -> Result<postgres::PgHandle> {
+    let address = documented.address.context("the twin needs the database's address")?;
+    let tls = authority.server(&[&documented.host], &[address])?;
+    Ok(postgres::serve(net, SocketAddrV4::new(address, documented.port), tls, vec![Ipv4Net::default()])?)
 }
 
 fn pod_net<'a>(hosts: &'a Hosts, pod: &Pod) -> Result<&'a Net> {
@@ -320,39 +275,6 @@ fn apps(hosts: &Hosts, inv: &Inventory) -> Result<BTreeMap<String, ServerHandle>
 fn app(hosts: &Hosts, pod: &Pod) -> Result<ServerHandle> {
     let port = pod.ports.iter().find(|p| p.name == "http").with_context(|| format!("the pod {} has no port http", pod.name))?.port;
     Ok(apps::App::new(&pod.name, "uvicorn").serve(pod_net(hosts, pod)?, SocketAddrV4::new(pod.address, port), None)?)
-}
-
-/// Address echoes and portals on the internet, over TLS as documented.
-fn outside(internet: &Net, inv: &Inventory, authority: &Authority, portals: &mut Vec<apps::Switch>) -> Result<Vec<ServerHandle>> {
-    let names = names(inv);
-    let listen = |url: &str| -> Result<(SocketAddrV4, Option<Arc<ServerConfig>>)> {
-        let url = reqwest::Url::parse(url).with_context(|| format!("URL {url}"))?;
-        let host = url.host_str().unwrap_or_default();
-        let address = *names.get(host).with_context(|| format!("{host} has no address in the twin"))?;
-        let tls = (url.scheme() == "https").then(|| authority.server(&[host], &[address])).transpose()?;
-        Ok((SocketAddrV4::new(address, url.port_or_known_default().unwrap_or(443)), tls))
-    };
-    let mut servers = Vec::new();
-    for url in &inv.egress.echoes {
-        let (address, tls) = listen(url)?;
-        servers.push(apps::echo(internet, address, tls)?);
-    }
-    for server in &inv.egress.stun {
-        let address = *names.get(&server.host).with_context(|| format!("{} has no address in the twin", server.host))?;
-        servers.push(stun::serve(internet, SocketAddrV4::new(address, server.port))?);
-    }
-    for endpoint in &inv.https {
-        let (address, tls) = listen(&endpoint.url)?;
-        let app = apps::App::new(&endpoint.name, "cloudflare");
-        if endpoint.status == 200 {
-            portals.push(app.switch.clone());
-        } else {
-            // One that is there to be known: it always answers this, with nothing.
-            app.switch.set(Some(apps::Instead { status: endpoint.status, server: "cloudflare", headers: Vec::new(), body: String::new() }));
-        }
-        servers.push(app.serve(internet, address, tls)?);
-    }
-    Ok(servers)
 }
 
 /// The kubelet of a node: it admits nobody but the API server, whose requests the twin's API answers itself.

@@ -1,6 +1,7 @@
 //! Where a probe runs: this machine, another network namespace of it, a host of the twin.
 
 pub mod detect;
+pub(crate) mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod select;

@@ -1,34 +1,5 @@
 use super::*;
-use std::io::Write;
-use std::path::PathBuf;
-
-/// A folder that goes away with the test.
-pub(in crate::probe) struct Folder(pub(in crate::probe) PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Folder {
-    pub(in crate::probe) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fathom-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// An executable script. Another process writes it: this one has threads that fork, and a child that inherits the open
-    /// file would make its execution fail (ETXTBSY).
-    pub(in crate::probe) fn script(&self, name: &str, body: &str) {
-        let path = self.0.join(name);
-        let mut shell = std::process::Command::new("/bin/sh");
-        let mut child = shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(&path).stdin(Stdio::piped()).spawn().unwrap();
-        let text = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n");
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
-    }
-}
+use crate::probe::testing::Folder;
 
 /// Waits until none of the processes whose ids are the lines of a file runs.
 pub(in crate::probe) async fn all_ended(pids: &Path, expected: usize) {

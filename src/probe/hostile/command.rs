@@ -1,6 +1,7 @@
 //! A `warp-cli` that is none.
 
-use crate::probe::command::tests::{Folder, all_ended};
+use crate::probe::command::tests::all_ended;
+use crate::probe::testing::Folder;
 use crate::probe::testnet;
 use crate::vantage::{HostFiles, Net, VantageKind};
 use serde_json::Value;

@@ -5,7 +5,7 @@
 
 use super::failure::{At, Failure};
 use crate::check::clean;
-use crate::probe::basic_auth::base64;
+use crate::encoding::base64;
 use crate::probe::command;
 use crate::vantage::Net;
 use chrono::{DateTime, Utc};

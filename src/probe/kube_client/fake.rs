@@ -1,6 +1,7 @@
 //! A TLS server that replays answers of a real API server (`tests/data/k8s`), and answers that no API server gives.
 
 use crate::def::Inventory;
+use crate::encoding::base64;
 use crate::probe::Context;
 use crate::vantage::{HostFiles, Net, Source, Transport, Vantage, VantageKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -139,20 +140,6 @@ fn kubeconfig(address: SocketAddr, authority: &str) -> String {
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster:\n    server: https://{address}\n    \
          certificate-authority-data: {data}\nusers:\n- name: u\n  user:\n    token: secret\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n"
     )
-}
-
-/// RFC 4648 section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
-        for n in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * n) & 63) as usize];
-            out.push(if n <= chunk.len() { digit.into() } else { '=' });
-        }
-    }
-    out
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {

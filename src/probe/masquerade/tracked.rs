@@ -1,10 +1,9 @@
 //! One connection as the kernel tracks it, asked for by its own addresses (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 
-use crate::probe::nft::{attributes, find, open};
 use crate::vantage::Net;
+use crate::vantage::netlink::{self, attribute, attributes, find};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsRawFd;
 
 /// NFNL_SUBSYS_CTNETLINK and IPCTNL_MSG_CT_GET.
 const GET: u16 = 1 << 8 | 1;
@@ -22,17 +21,10 @@ const REPLY: u16 = 2;
 /// The address under which a TCP connection goes on from here: the one to which its answers come. `None` if it is not tracked.
 /// Blocks for at most two seconds; reads one entry, however many there are.
 pub(super) fn leaves_as(net: &Net, from: SocketAddrV4, to: SocketAddrV4) -> io::Result<Option<Ipv4Addr>> {
-    let socket = open(net)?;
-    let request = request(from, to);
+    let socket = netlink::netfilter(net)?;
     let mut answer = vec![0_u8; 8192];
-    // SAFETY: both buffers are valid for their lengths during the calls.
-    let received = unsafe {
-        if libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
-    };
-    let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+    netlink::send(&socket, &request(from, to))?;
+    let length = netlink::receive(&socket, &mut answer)?;
     read(answer.get(..length).unwrap_or_default())
 }
 
@@ -44,13 +36,6 @@ fn request(from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
     let length = u32::try_from(HEADER + body.len()).unwrap_or_default();
     let family = u8::try_from(libc::AF_INET).unwrap_or_default();
     [length.to_ne_bytes().as_slice(), &GET.to_ne_bytes(), &REQUEST.to_ne_bytes(), &[0; 8], &[family, 0, 0, 0], &body].concat()
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or_default();
-    let mut bytes = [length.to_ne_bytes().as_slice(), &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }
 
 /// The answer, whatever its bytes are.

@@ -3,10 +3,10 @@
 //! Asking for a table that is not there would create it, so only tables that announce themselves are asked for. What comes is
 //! parsed as if the kernel did not write it.
 
-use super::mark::Mark;
-use super::rule::{Action, Outcome};
+use super::follow::{Action, Outcome};
+use super::packet_mark::PacketMark;
 use super::walk::{DeviceName, Packet};
-use super::xt;
+use super::xt::{self, Extension};
 use crate::vantage::Net;
 use std::collections::HashMap;
 use std::io;
@@ -106,7 +106,7 @@ impl Table {
 pub(in crate::probe) fn kept(bytes: &[u8]) -> usize {
     let table = Table::parse_kept(bytes);
     let packet = Packet::to(std::net::Ipv4Addr::new(10, 43, 0, 10), 53, 17);
-    table.chains.iter().flat_map(|(_, rules)| rules).for_each(|rule| _ = rule.follow(packet, &mut Mark::default()));
+    table.chains.iter().flat_map(|(_, rules)| rules).for_each(|rule| _ = rule.follow(packet, &mut PacketMark::default()));
     table.chains.iter().map(|(_, rules)| 1 + rules.len()).sum()
 }
 
@@ -120,30 +120,29 @@ fn entry(bytes: &[u8], at: usize) -> Option<Entry> {
 impl Entry {
     /// The name of the chain that begins after this entry.
     fn begins(&self) -> Option<String> {
-        let (name, _, data) = self.target()?;
-        (name == "ERROR").then(|| text(data)).filter(|name| name != "ERROR")
+        let target = self.target()?;
+        (target.name == "ERROR").then(|| String::from_utf8_lossy(until_zero(target.info)).into_owned()).filter(|name| name != "ERROR")
     }
 
-    /// Name, revision and data of the target.
-    fn target(&self) -> Option<(String, u32, &[u8])> {
+    fn target(&self) -> Option<Extension<'_>> {
         let at = usize::from(u16::from_ne_bytes([self.bytes[88], self.bytes[89]]));
         part(self.bytes.get(at..)?).map(|(part, _)| part)
     }
 
     /// The verdict of a standard target: an offset to jump to, or below zero what happens.
     fn verdict(&self) -> Option<i32> {
-        let (name, _, data) = self.target()?;
-        data.get(..4).filter(|_| name.is_empty()).and_then(|v| v.try_into().ok()).map(i32::from_ne_bytes)
+        let target = self.target()?;
+        target.info.get(..4).filter(|_| target.name.is_empty()).and_then(|v| v.try_into().ok()).map(i32::from_ne_bytes)
     }
 
     /// What this rule may do with a packet.
-    pub(super) fn follow(&self, packet: Packet, mark: &mut Mark) -> Outcome {
+    pub(super) fn follow(&self, packet: Packet, mark: &mut PacketMark) -> Outcome {
         let conditions = self.conditions(packet, mark);
         if conditions.contains(&Some(false)) {
             return Outcome { actions: Vec::new(), passes: true };
         }
-        if let Some((name, revision, data)) = self.target() {
-            xt::mark(&name, revision, data, mark);
+        if let Some(target) = self.target() {
+            xt::mark(&target, mark);
         }
         match self.action(packet) {
             None => Outcome { actions: Vec::new(), passes: true },
@@ -151,12 +150,12 @@ impl Entry {
         }
     }
 
-    fn conditions(&self, packet: Packet, mark: &Mark) -> Vec<Option<bool>> {
+    fn conditions(&self, packet: Packet, mark: &PacketMark) -> Vec<Option<bool>> {
         let mut all = self.head(packet);
         let end = usize::from(u16::from_ne_bytes([self.bytes[88], self.bytes[89]]));
         let mut rest = self.bytes.get(ENTRY..end).unwrap_or_default();
-        while let Some(((name, revision, data), length)) = part(rest) {
-            all.push(xt::holds(&name, revision, data, &packet, mark));
+        while let Some((part, length)) = part(rest) {
+            all.push(xt::holds(&part, &packet, mark));
             rest = rest.get(length..).unwrap_or_default();
         }
         all
@@ -196,9 +195,9 @@ impl Entry {
         const GOTO: u8 = 2;
         const DROP: i32 = -1;
         const RETURN: i32 = -5;
-        let (name, revision, data) = self.target()?;
-        if !name.is_empty() {
-            return xt::action(&name, revision, data, packet.port);
+        let target = self.target()?;
+        if !target.name.is_empty() {
+            return xt::action(&target, packet.port);
         }
         match self.verdict()? {
             DROP => Some(Action::Refuse),
@@ -213,19 +212,17 @@ impl Entry {
     }
 }
 
-/// A match or target: name, revision, data.
-type Part<'a> = (String, u32, &'a [u8]);
-
-/// The first one of a list, and its length.
-fn part(bytes: &[u8]) -> Option<(Part<'_>, usize)> {
+/// The first match or target of a list (struct xt_entry_match: length, name, revision), and its length.
+fn part(bytes: &[u8]) -> Option<(Extension<'_>, usize)> {
     let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
     let whole = bytes.get(..length).filter(|b| b.len() >= PART)?;
-    Some(((text(&whole[2..31]), u32::from(whole[31]), &whole[PART..]), length))
+    // No part that is known here has another name.
+    let name = std::str::from_utf8(until_zero(&whole[2..31])).unwrap_or("?");
+    Some((Extension { name, revision: u32::from(whole[31]), info: &whole[PART..] }, length))
 }
 
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|b| *b == 0).next().unwrap_or_default()
 }
 
 /// Whether a table is loaded in the network of this thread. Without the module there is no such file.

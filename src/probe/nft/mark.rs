@@ -1,51 +1,63 @@
-//! The mark of a packet while it is followed, byte by byte known or not.
+//! The words for marks (skb->mark), 32 bits that rules test and change. They serve two questions: which mark a packet may have where it
+//! is followed ([`packet_mark`](super::packet_mark)), and what a rule has to do with marks, whatever comes by ([`rule_marks`](super::rule_marks)).
 
-/// A packet's mark, in the byte order of this machine as the registers hold it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark([Option<u8>; 4]);
+use std::fmt;
 
-impl Mark {
-    /// Of a packet that nothing has marked.
-    pub(super) const NONE: Self = Self([Some(0); 4]);
+/// `mark & mask == value`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub(crate) mask: u32,
+    pub(crate) value: u32,
+}
 
-    pub(super) fn bytes(&self) -> &[Option<u8>; 4] {
-        &self.0
+/// `mark = mark & keep ^ flip`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(super) keep: u32,
+    pub(super) flip: u32,
+}
+
+impl Change {
+    /// The one after which the mark is as before.
+    pub(super) const NONE: Self = Self { keep: u32::MAX, flip: 0 };
+
+    /// This change and then another one.
+    pub(super) fn then(self, next: Self) -> Self {
+        Self { keep: self.keep & next.keep, flip: (self.flip & next.keep) ^ next.flip }
     }
 
-    /// A rule that may match sets it: what it was and what it becomes are possible, so a byte stays known only where both are the same.
-    pub(super) fn may_become(&mut self, bytes: &[Option<u8>]) {
-        for (n, was) in self.0.iter_mut().enumerate() {
-            *was = was.filter(|byte| bytes.get(n).copied().flatten() == Some(*byte));
-        }
+    /// Whether a packet that passes a test does not pass it any more afterwards.
+    pub(crate) fn spoils(self, test: Test) -> bool {
+        ((test.value & self.keep) ^ self.flip) & test.mask != test.value & test.mask
     }
+}
 
-    /// `mark & keep ^ flip`, as iptables' MARK target sets it.
-    pub(super) fn changed(&self, keep: u32, flip: u32) -> [Option<u8>; 4] {
-        let (keep, flip) = (keep.to_ne_bytes(), flip.to_ne_bytes());
-        std::array::from_fn(|n| if keep[n] == 0 { Some(flip[n]) } else { self.0[n].map(|byte| (byte & keep[n]) ^ flip[n]) })
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mark & {:#x} == {:#x}", self.mask, self.value)
     }
+}
 
-    /// Whether `mark & mask == value`; `None` if that depends on a byte that is not known.
-    pub(super) fn is(&self, value: u32, mask: u32) -> Option<bool> {
-        let (value, mask) = (value.to_ne_bytes(), mask.to_ne_bytes());
-        let byte = |n: usize| if mask[n] == 0 { Some(value[n] == 0) } else { self.0[n].map(|byte| byte & mask[n] == value[n]) };
-        let bytes: [Option<bool>; 4] = std::array::from_fn(byte);
-        if bytes.contains(&Some(false)) { Some(false) } else { bytes.iter().copied().collect::<Option<Vec<bool>>>().map(|_| true) }
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mark = mark & {:#x} ^ {:#x}", self.keep, self.flip)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Mark;
+    use super::*;
+
+    const TAILSCALE: Test = Test { mask: 0xff_0000, value: 0x4_0000 };
 
     #[test]
-    fn only_what_a_rule_may_have_changed_is_not_known() {
-        let mut mark = Mark::NONE;
-        assert_eq!((mark.is(0x40000, 0xff_0000), mark.is(0, u32::MAX)), (Some(false), Some(true)));
-        let set = mark.changed(!0x4000, 0x4000);
-        mark.may_become(&set);
-        assert_eq!((mark.is(0x4000, 0x4000), mark.is(0x40000, 0xff_0000), mark.is(0x4_4000, u32::MAX)), (None, Some(false), Some(false)));
-        assert_eq!(Mark::default().is(0x4000, 0x4000), None);
-        assert_eq!(Mark::default().changed(0, 7), 7_u32.to_ne_bytes().map(Some), "what is set as a whole is known");
+    fn bits_that_another_agent_sets_inside_of_the_mask_spoil_the_test() {
+        let or = |bits: u32| Change { keep: !bits, flip: bits };
+        assert!(or(0x2_0000).spoils(TAILSCALE) && or(0x1_0000).spoils(TAILSCALE), "kube-router's");
+        assert!(!or(0x4000).spoils(TAILSCALE), "kube-proxy's lies outside");
+        assert!(!Change { keep: 0xff00_ffff, flip: 0x4_0000 }.spoils(TAILSCALE), "tailscaled's own sets what it tests");
+        assert!(Change { keep: 0, flip: 0 }.spoils(TAILSCALE), "one that clears the mark");
+        assert!(!or(0x4_0000).spoils(TAILSCALE), "a bit that is set already");
+        assert!(or(0x2_0000).then(Change { keep: !0x2_0000, flip: 0 }).flip == 0, "what is set and then cleared is not set");
     }
 }

@@ -1,10 +1,15 @@
 //! `nft`: the firewall at one hook: policies of its base chains, rules that refuse, and what they have counted.
+//!
+//! Two readers share [`expression`]: [`ruleset`] lists what rules are made of, [`walk`] follows one packet through them ([`follow`] through
+//! one rule), also where `nft_compat` ([`xt`]) or the old iptables ([`legacy`]) hold them.
 
+mod expression;
+mod follow;
 mod legacy;
 mod mark;
-mod marks;
+mod packet_mark;
 mod registers;
-mod rule;
+mod rule_marks;
 mod ruleset;
 mod sets;
 mod walk;
@@ -12,12 +17,11 @@ mod wire;
 mod xt;
 
 pub(super) use legacy::kept as kept_of_xt;
-pub(super) use marks::Test;
+pub(super) use mark::Test;
 #[cfg(test)]
 pub(super) use ruleset::sample;
 pub(super) use ruleset::{Rule, Ruleset, Verdict, kept, refused};
 pub(super) use walk::{DeviceName, OUTPUT, PREROUTING, Packet, SourceNat, Walker, Ways};
-pub(super) use wire::{attributes, find, open};
 
 use super::{Context, Kind, Probe, decode, fact};
 use crate::check::{Facts, Observation};

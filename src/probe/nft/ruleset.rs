@@ -1,6 +1,7 @@
 //! What of a ruleset matters here: base chains with policy and counters, rules that refuse, named counters.
 
-use super::marks::Marks;
+use super::expression::{Expression, Value};
+use super::rule_marks::RuleMarks;
 use super::wire::{self, Message, What, find, long, number, text};
 use crate::check::clean;
 use crate::vantage::Net;
@@ -9,8 +10,8 @@ use std::io;
 
 /// Address families whose IPv4 packets pass the inet hooks.
 const FAMILIES: [(u8, &str); 2] = [(1, "inet"), (2, "ip")];
-const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
 /// NFT_OBJECT_COUNTER.
 const COUNTER: u32 = 1;
 
@@ -48,7 +49,7 @@ pub(crate) struct Rule {
     /// The expressions without their counters: equal for equal rules.
     pub(crate) identity: Vec<u8>,
     /// What it has to do with the packet's mark.
-    pub(crate) marks: Marks,
+    pub(crate) marks: RuleMarks,
 }
 
 /// What a rule does in the end.
@@ -96,12 +97,7 @@ pub(in crate::probe) fn kept(bytes: &[u8]) -> usize {
 /// A chain of a dump, for the tests of [`kept`].
 #[cfg(test)]
 pub(in crate::probe) fn sample() -> Vec<u8> {
-    let attribute = |kind: u16, value: &[u8]| {
-        let mut bytes = [u16::try_from(4 + value.len()).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
+    use crate::vantage::netlink::attribute;
     let hook = [attribute(1, &[0, 0, 0, 1]), attribute(2, &[0, 0, 0, 0])].concat();
     let body = [attribute(1, b"filter\0"), attribute(3, b"input\0"), attribute(4, &hook), attribute(5, &[0, 0, 0, 0])].concat();
     let length = u32::try_from(20 + body.len()).unwrap();
@@ -128,7 +124,7 @@ fn chain(message: &Message) -> Option<Chain> {
         table: clean(&text(body, 1)?, 64),
         name: clean(&text(body, 3)?, 64),
         hook,
-        drops: number(body, 5) == Some(DROP) && hook.is_some(),
+        drops: number(body, 5).map(u32::cast_signed) == Some(DROP) && hook.is_some(),
         packets: find(body, 8).and_then(|c| long(c, 2)),
     })
 }
@@ -142,31 +138,24 @@ fn rule(message: &Message) -> Option<Rule> {
         verdict: Verdict::Other,
         packets: None,
         identity: Vec::new(),
-        marks: Marks::default(),
+        marks: RuleMarks::default(),
     };
-    for (_, expression) in wire::attributes(find(body, 4).unwrap_or_default()) {
-        let (name, data) = (text(expression, 1).unwrap_or_default(), find(expression, 2).unwrap_or_default());
-        match name.as_str() {
-            "counter" => rule.packets = long(data, 2),
-            "reject" => rule.verdict = Verdict::Refuse,
-            "target" if matches!(text(data, 1).as_deref(), Some("REJECT" | "DROP")) => rule.verdict = Verdict::Refuse,
-            "immediate" => rule.verdict = verdict(data).unwrap_or(rule.verdict),
+    for (_, bytes) in wire::attributes(find(body, 4).unwrap_or_default()) {
+        let expression = Expression::read(bytes);
+        match &expression {
+            Expression::Counter { packets } => rule.packets = *packets,
+            Expression::Reject => rule.verdict = Verdict::Refuse,
+            Expression::Target(part) if matches!(part.name, "REJECT" | "DROP") => rule.verdict = Verdict::Refuse,
+            Expression::Immediate { value: Value::Verdict(DROP, _), .. } => rule.verdict = Verdict::Refuse,
+            Expression::Immediate { value: Value::Verdict(ACCEPT, _), .. } => rule.verdict = Verdict::Accept,
             _ => {}
         }
-        rule.marks.take(&name, data);
-        if name != "counter" {
-            rule.identity.extend(expression);
+        rule.marks.take(&expression);
+        if !matches!(expression, Expression::Counter { .. }) {
+            rule.identity.extend(bytes);
         }
     }
     Some(rule)
-}
-
-fn verdict(immediate: &[u8]) -> Option<Verdict> {
-    match number(find(find(immediate, 2)?, 2)?, 1)? {
-        DROP => Some(Verdict::Refuse),
-        ACCEPT => Some(Verdict::Accept),
-        _ => None,
-    }
 }
 
 fn counter(message: &Message) -> Option<(String, u64)> {

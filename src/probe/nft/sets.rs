@@ -1,5 +1,6 @@
 //! Sets and maps of nf_tables: what is in them, and what a key finds.
 
+use super::expression::Value;
 use super::wire::{self, Message, What, attributes, find, number, text};
 use crate::vantage::Net;
 use std::collections::HashMap;
@@ -17,15 +18,9 @@ pub(super) type SetKey = (u8, String, String);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
-    /// Data of a map: bytes, or a verdict code with its chain.
+    /// Data of a map.
     pub(super) value: Option<Value>,
     ends: bool,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    Bytes(Vec<u8>),
-    Verdict(i32, String),
 }
 
 /// A set with its elements.
@@ -114,11 +109,7 @@ impl Sets {
 
 fn decode(element: &[u8]) -> Option<Element> {
     let key = find(find(element, 1)?, 1)?.to_vec();
-    let value = find(element, 2).and_then(|data| match (find(data, 1), find(data, 2)) {
-        (Some(bytes), _) => Some(Value::Bytes(bytes.to_vec())),
-        (None, Some(verdict)) => Some(Value::Verdict(number(verdict, 1)?.cast_signed(), text(verdict, 2).unwrap_or_default())),
-        (None, None) => None,
-    });
+    let value = find(element, 2).and_then(Value::read);
     Some(Element { key, value, ends: number(element, 3).unwrap_or_default() & INTERVAL_END != 0 })
 }
 

@@ -3,9 +3,9 @@
 //! It does not know how kube-proxy lays its rules out. Whatever wrote them (kube-proxy in nftables mode or through iptables-nft,
 //! a leftover of another mode, an operator), the answer is what the kernel would do with the first packet of a connection.
 
+use super::follow::{Action, Follower, Outcome};
 use super::legacy;
-use super::mark::Mark;
-use super::rule::{Action, Follower};
+use super::packet_mark::PacketMark;
 use super::sets::Sets;
 use super::wire::{self, Message, What, find, number, text};
 use crate::check::clean;
@@ -107,17 +107,23 @@ pub(crate) struct Walker {
     chains: HashMap<ChainKey, Rc<Vec<Rule>>>,
     sets: Sets,
     /// The mark of the packet that is followed.
-    mark: Mark,
+    mark: PacketMark,
     followed: usize,
 }
 
 /// How a packet may leave a chain.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Exit {
     returns: bool,
     accepts: bool,
     /// It may also have been translated or refused in there.
     ends: bool,
+}
+
+impl Exit {
+    fn or(self, other: Self) -> Self {
+        Self { returns: self.returns || other.returns, accepts: self.accepts || other.accepts, ends: self.ends || other.ends }
+    }
 }
 
 impl Walker {
@@ -134,7 +140,7 @@ impl Walker {
 
     /// From the lists of chains and rules of nf_tables.
     fn of(chains: &[Message], rules: &[Message], sets: Sets) -> Self {
-        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, mark: Mark::default(), followed: 0 };
+        let mut walker = Self { bases: Vec::new(), chains: HashMap::new(), sets, mark: PacketMark::default(), followed: 0 };
         for message in chains.iter().filter(|m| FAMILIES.contains(&m.family)) {
             let body = &message.body;
             let (Some(table), Some(name), Some(hook)) = (text(body, 1), text(body, 3), find(body, 4)) else { continue };
@@ -209,6 +215,7 @@ impl Walker {
         Ok(true)
     }
 
+    /// Through a chain, rule by rule. `certain`: the packet certainly comes here.
     fn chain(&mut self, packet: Packet, key: &ChainKey, ways: &mut Ways, mut certain: bool, depth: usize) -> io::Result<Exit> {
         if depth > DEEPEST {
             return Err(io::Error::other("chains call each other too deeply"));
@@ -217,54 +224,67 @@ impl Walker {
         let mut exit = Exit::default();
         let rules = self.chains.get(key).cloned().unwrap_or_default();
         for rule in rules.iter() {
-            self.followed += 1;
-            if self.followed > MOST_RULES {
-                return Err(io::Error::other(format!("more than {MOST_RULES} rules would have to be followed")));
+            let Outcome { actions, mut passes } = self.follow(rule, packet, key)?;
+            let alone = certain && actions.len() == 1 && !passes;
+            let mut left = Exit::default();
+            for action in actions {
+                let (way_out, back) = self.act(action, packet, key, ways, alone, depth)?;
+                left = left.or(way_out);
+                passes |= back;
             }
-            let mut outcome = match rule {
-                Rule::Expressions(rule) => {
-                    Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets, mark: &mut self.mark }.follow(rule)?
-                }
-                Rule::Entry(entry) => entry.follow(packet, &mut self.mark),
-            };
-            let alone = certain && outcome.actions.len() == 1 && !outcome.passes;
-            let (mut ends, mut leaves) = (false, false);
-            for action in outcome.actions {
-                match action {
-                    Action::Accept => (exit.accepts, leaves) = (true, true),
-                    Action::Return => (exit.returns, leaves) = (true, true),
-                    Action::Refuse => (ways.refused, ends) = (ways.refused || alone, true),
-                    Action::Translate(to) => {
-                        ways.targets.insert(to);
-                        ends = true;
-                    }
-                    Action::TranslateUnread => (ways.unread, ends) = (true, true),
-                    Action::TranslateSource(to) => {
-                        ways.sources.entry(to).or_default().insert(chain_name(key));
-                        ends = true;
-                    }
-                    Action::Jump(ref chain) | Action::Goto(ref chain) => {
-                        let inner = self.chain(packet, &(key.0, key.1.clone(), chain.clone()), ways, alone, depth + 1)?;
-                        // A chain that was jumped to comes back here, one that was gone to comes back to where this one would.
-                        if matches!(action, Action::Jump(_)) {
-                            outcome.passes |= inner.returns
-                        } else {
-                            exit.returns |= inner.returns
-                        }
-                        exit.accepts |= inner.accepts;
-                        ends |= inner.ends;
-                        leaves |= inner.accepts || matches!(action, Action::Goto(_));
-                    }
-                }
-            }
-            exit.ends |= ends;
-            if !outcome.passes {
+            exit = exit.or(left);
+            if !passes {
                 return Ok(exit);
             }
-            certain &= !ends && !leaves;
+            certain &= left == Exit::default();
         }
         exit.returns = true;
         Ok(exit)
+    }
+
+    /// What one rule may do with the packet.
+    fn follow(&mut self, rule: &Rule, packet: Packet, key: &ChainKey) -> io::Result<Outcome> {
+        self.followed += 1;
+        if self.followed > MOST_RULES {
+            return Err(io::Error::other(format!("more than {MOST_RULES} rules would have to be followed")));
+        }
+        match rule {
+            Rule::Expressions(rule) => {
+                Follower { packet, family: key.0, table: &key.1, sets: &mut self.sets, mark: &mut self.mark }.follow(rule)
+            }
+            Rule::Entry(entry) => Ok(entry.follow(packet, &mut self.mark)),
+        }
+    }
+
+    /// What comes of an action: how the packet may leave the chain by it, and whether it may come to the next rule. `alone`: nothing
+    /// else can happen to the packet.
+    fn act(
+        &mut self,
+        action: Action,
+        packet: Packet,
+        key: &ChainKey,
+        ways: &mut Ways,
+        alone: bool,
+        depth: usize,
+    ) -> io::Result<(Exit, bool)> {
+        match action {
+            Action::Accept => return Ok((Exit { accepts: true, ..Exit::default() }, false)),
+            Action::Return => return Ok((Exit { returns: true, ..Exit::default() }, false)),
+            // A chain that was jumped to comes back here, one that was gone to comes back to where this one would.
+            Action::Jump(chain) => {
+                let inner = self.chain(packet, &(key.0, key.1.clone(), chain), ways, alone, depth + 1)?;
+                return Ok((Exit { returns: false, ..inner }, inner.returns));
+            }
+            Action::Goto(chain) => {
+                let inner = self.chain(packet, &(key.0, key.1.clone(), chain), ways, alone, depth + 1)?;
+                return Ok((inner, false));
+            }
+            Action::Refuse => ways.refused |= alone,
+            Action::Translate(to) => _ = ways.targets.insert(to),
+            Action::TranslateUnread => ways.unread = true,
+            Action::TranslateSource(to) => _ = ways.sources.entry(to).or_default().insert(chain_name(key)),
+        }
+        Ok((Exit { ends: true, ..Exit::default() }, false))
     }
 }
 

@@ -4,9 +4,11 @@
 //! is checked, and there is a bound on everything.
 
 use crate::vantage::Net;
+use crate::vantage::netlink::{self, PATIENCE, attribute};
+pub(super) use crate::vantage::netlink::{attributes, find};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 const SUBSYS: u16 = 10;
 const REQUEST: u16 = 1;
@@ -20,8 +22,6 @@ const TRIES: usize = 4;
 const HEADER: usize = 20;
 /// Most bytes of one dump: a node with some thousands of services has less.
 const MOST: usize = 64 << 20;
-/// The kernel answers from memory.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What can be listed.
 #[derive(Clone, Copy, Debug)]
@@ -41,20 +41,10 @@ pub(super) struct Message {
     pub(super) body: Vec<u8>,
 }
 
-/// The attributes of a body: type without flags, and value. Ends at the first that does not fit.
-pub(in crate::probe) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?) & 0x3fff;
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-/// The first attribute of a type.
-pub(in crate::probe) fn find(body: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(body).find(|(k, _)| *k == kind).map(|(_, value)| value)
+/// A text attribute that is one of a few words; empty if it is none.
+pub(super) fn keyword(body: &[u8], kind: u16) -> &str {
+    let value = find(body, kind).unwrap_or_default();
+    value.split(|b| *b == 0).next().and_then(|word| std::str::from_utf8(word).ok()).unwrap_or_default()
 }
 
 /// A text attribute.
@@ -81,19 +71,12 @@ pub(super) fn dump(net: &Net, what: What) -> io::Result<Vec<Message>> {
 
 /// Lists the elements of a set: family, table and name. Blocks for at most two seconds.
 pub(super) fn dump_set(net: &Net, (family, table, set): &(u8, String, String)) -> io::Result<Vec<Message>> {
-    let mut body = Vec::new();
-    for (kind, name) in [(1_u16, table), (2, set)] {
-        let length = name.len() + 5;
-        body.extend(u16::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?.to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(name.as_bytes());
-        body.resize((body.len() + 1).next_multiple_of(4), 0);
-    }
-    ask(net, What::Elements, *family, &body)
+    let named = |kind, name: &str| attribute(kind, &[name.as_bytes(), &[0]].concat());
+    ask(net, What::Elements, *family, &[named(1, table), named(2, set)].concat())
 }
 
 fn ask(net: &Net, what: What, family: u8, body: &[u8]) -> io::Result<Vec<Message>> {
-    let socket = open(net)?;
+    let socket = netlink::netfilter(net)?;
     let length = u32::try_from(HEADER + body.len()).unwrap_or_default();
     let mut request = length.to_ne_bytes().to_vec();
     request.extend(((SUBSYS << 8) | what as u16).to_ne_bytes());
@@ -103,10 +86,7 @@ fn ask(net: &Net, what: What, family: u8, body: &[u8]) -> io::Result<Vec<Message
     request.extend([family, 0, 0, 0]);
     request.extend(body);
     for _ in 0..TRIES {
-        // SAFETY: the request is valid for its length during the call.
-        if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        netlink::send(&socket, &request)?;
         let dump = receive(&socket)?;
         if !dump.torn {
             return Ok(dump.messages);
@@ -129,9 +109,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Dump> {
     let mut dump = Dump::default();
     let mut total = 0;
     while Instant::now() < until && total < MOST {
-        // SAFETY: the buffer is valid for its length during the call.
-        let n = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let Ok(n) = usize::try_from(n) else { return Err(io::Error::last_os_error()) };
+        let n = netlink::receive(socket, &mut buffer)?;
         total += n;
         if take(&buffer[..n.min(buffer.len())], &mut dump)? {
             return Ok(dump);
@@ -159,25 +137,6 @@ pub(super) fn take(mut rest: &[u8], dump: &mut Dump) -> io::Result<bool> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
-}
-
-/// A socket to netfilter's netlink family, whose answers are waited for at most [`PATIENCE`].
-pub(in crate::probe) fn open(net: &Net) -> io::Result<OwnedFd> {
-    net.with(|| {
-        // SAFETY: socket(2) takes no pointers; the descriptor is owned at once.
-        let socket = unsafe {
-            let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        let patience = libc::timeval { tv_sec: 2, tv_usec: 0 };
-        let size = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or_default();
-        // SAFETY: the option's value outlives the call and has the size given.
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const patience).cast(), size) };
-        Ok(socket)
-    })?
 }
 
 /// The messages of a file: their types, and they.

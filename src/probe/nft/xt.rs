@@ -1,7 +1,8 @@
 //! Matches and targets of iptables, in its own tables or inside of nf_tables (`nft_compat`): the few whose meaning is needed, from their raw structs.
 
-use super::mark::Mark;
-use super::rule::Action;
+use super::follow::Action;
+use super::mark::{Change, Test};
+use super::packet_mark::PacketMark;
 use super::walk::{Packet, SourceNat};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -11,26 +12,37 @@ const PROTO_SPECIFIED: u32 = 2;
 /// XT_TCP_INV_DSTPT, the same for UDP.
 const INVERTED_DESTINATION: u8 = 2;
 
+/// A match or target of iptables, as the kernel keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extension<'a> {
+    /// Its name; empty for the standard target, whose data is a verdict.
+    pub(super) name: &'a str,
+    pub(super) revision: u32,
+    /// Its struct.
+    pub(super) info: &'a [u8],
+}
+
 /// Whether a match accepts the first packet of a connection; `None` if that depends on what is not known here.
-pub(super) fn holds(name: &str, revision: u32, info: &[u8], packet: &Packet, mark: &Mark) -> Option<bool> {
-    match name {
+pub(super) fn holds(part: &Extension<'_>, packet: &Packet, mark: &PacketMark) -> Option<bool> {
+    match part.name {
         "comment" => Some(true),
-        "tcp" | "udp" => ports(name, info, packet.port),
-        "conntrack" => new_connection(revision, info),
-        "mark" => marked(revision, info, mark),
+        "tcp" | "udp" => ports(part.name, part.info, packet.port),
+        "conntrack" => new_connection(part.revision, part.info),
+        "mark" => mark_tested(part).and_then(|(test, inverted)| Some(mark.passes(test)? != inverted)),
         _ => None,
     }
 }
 
 /// What a target does; `None` if the packet goes on (MARK, LOG, CONNMARK, ..).
-pub(super) fn action(name: &str, revision: u32, info: &[u8], port: u16) -> Option<Action> {
-    match name {
-        "DNAT" => Some(range(revision, info, port).map_or(Action::TranslateUnread, Action::Translate)),
+pub(super) fn action(part: &Extension<'_>, port: u16) -> Option<Action> {
+    let range = || range(part.revision, part.info, port);
+    match part.name {
+        "DNAT" => Some(range().map_or(Action::TranslateUnread, Action::Translate)),
         "REDIRECT" | "NETMAP" | "TPROXY" => Some(Action::TranslateUnread),
         "REJECT" | "DROP" => Some(Action::Refuse),
         "MASQUERADE" => Some(Action::TranslateSource(SourceNat::Masqueraded)),
         "SNAT" => {
-            let source = range(revision, info, port).map_or(SourceNat::Unread, |to| SourceNat::To(*to.ip()));
+            let source = range().map_or(SourceNat::Unread, |to| SourceNat::To(*to.ip()));
             Some(Action::TranslateSource(source))
         }
         _ => None,
@@ -38,35 +50,28 @@ pub(super) fn action(name: &str, revision: u32, info: &[u8], port: u16) -> Optio
 }
 
 /// What a target makes of the packet's mark.
-pub(super) fn mark(name: &str, revision: u32, info: &[u8], mark: &mut Mark) {
-    match (name, revision) {
-        ("MARK", 2) => {
-            let set = mark_set(name, revision, info).map_or([None; 4], |(keep, flip)| mark.changed(keep, flip));
+pub(super) fn mark(part: &Extension<'_>, mark: &mut PacketMark) {
+    match part.name {
+        // struct xt_connmark_tginfo1 and 2: three masks, then the mode, of which SAVE only reads the packet's mark.
+        "CONNMARK" if matches!(part.info.get(12), Some(0 | 1)) => {}
+        "MARK" | "CONNMARK" | "HMARK" => {
+            let set = mark_set(part).map_or([None; 4], |change| mark.after(change));
             mark.may_become(&set);
         }
-        // struct xt_connmark_tginfo1 and 2: three masks, then the mode, of which SAVE only reads the packet's mark.
-        ("CONNMARK", _) if matches!(info.get(12), Some(0 | 1)) => {}
-        ("MARK" | "CONNMARK" | "HMARK", _) => mark.may_become(&[None; 4]),
         _ => {}
     }
 }
 
-/// What a `MARK` target keeps of the mark, and the bits that it then turns over (struct xt_mark_tginfo2: mark, mask).
-pub(super) fn mark_set(name: &str, revision: u32, info: &[u8]) -> Option<(u32, u32)> {
-    let (flip, clear) = word(info, 0).zip(word(info, 4))?;
-    (name == "MARK" && revision == 2).then_some((!clear, flip))
+/// How a `MARK` target changes the mark (struct xt_mark_tginfo2: mark, mask).
+pub(super) fn mark_set(part: &Extension<'_>) -> Option<Change> {
+    let (flip, clear) = word(part.info, 0).zip(word(part.info, 4))?;
+    (part.name == "MARK" && part.revision == 2).then_some(Change { keep: !clear, flip })
 }
 
-/// What a `mark` match compares with: value, mask, and whether it is turned over (struct xt_mark_mtinfo1).
-pub(super) fn mark_tested(revision: u32, info: &[u8]) -> Option<(u32, u32, bool)> {
-    let tested = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
-    (revision == 1).then_some(tested)
-}
-
-/// Whether a `mark` match accepts a packet with this mark.
-fn marked(revision: u32, info: &[u8], mark: &Mark) -> Option<bool> {
-    let (value, mask, inverted) = mark_tested(revision, info)?;
-    mark.is(value, mask).map(|held| held != inverted)
+/// What a `mark` match asks of the mark, and whether it is turned over (struct xt_mark_mtinfo1: mark, mask, invert).
+pub(super) fn mark_tested(part: &Extension<'_>) -> Option<(Test, bool)> {
+    let (value, mask, inverted) = (word(part.info, 0)?, word(part.info, 4)?, *part.info.get(8)? != 0);
+    (part.name == "mark" && part.revision == 1).then_some((Test { mask, value }, inverted))
 }
 
 /// A number in the byte order of this machine.
@@ -148,19 +153,28 @@ mod tests {
         assert_eq!(new_connection(3, &[0; 151]), None);
     }
 
+    fn part<'a>(name: &'a str, revision: u32, info: &'a [u8]) -> Extension<'a> {
+        Extension { name, revision, info }
+    }
+
+    fn marked(revision: u32, info: &[u8], mark: &PacketMark) -> Option<bool> {
+        holds(&part("mark", revision, info), &Packet::to(Ipv4Addr::LOCALHOST, 80, 6), mark)
+    }
+
     #[test]
     fn marks_are_read_set_and_forgotten() {
         let words = |words: [u32; 3]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
-        let mut seen = Mark::NONE;
+        let mut seen = PacketMark::NONE;
         assert_eq!(marked(1, &words([0x4000, 0x4000, 0]), &seen), Some(false));
         assert_eq!(marked(1, &words([0x4000, 0x4000, 1]), &seen), Some(true));
         assert_eq!((marked(0, &words([0; 3]), &seen), marked(1, &[0; 8], &seen)), (None, None));
-        mark("MARK", 2, &words([0x4000, 0x4000, 0]), &mut seen);
+        mark(&part("MARK", 2, &words([0x4000, 0x4000, 0])), &mut seen);
         assert_eq!(marked(1, &words([0x4000, 0x4000, 0]), &seen), None);
         assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), Some(false));
-        mark("CONNMARK", 1, &[&words([0, 0xff_0000, 0xff_0000])[..], &[1]].concat(), &mut seen);
+        let connection = |mode: u8| [&words([0, 0xff_0000, 0xff_0000])[..], &[mode]].concat();
+        mark(&part("CONNMARK", 1, &connection(1)), &mut seen);
         assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), Some(false), "saving does not change it");
-        mark("CONNMARK", 1, &[&words([0, 0xff_0000, 0xff_0000])[..], &[2]].concat(), &mut seen);
+        mark(&part("CONNMARK", 1, &connection(2)), &mut seen);
         assert_eq!(marked(1, &words([0x4_0000, 0xff_0000, 0]), &seen), None, "what a connection's mark was is not known");
     }
 

@@ -1,8 +1,8 @@
 //! Whose name and password to log in with: `DATABASE_URL`, or an entry of the password file (PostgreSQL documentation,
 //! libpq, "The Password File"). Only for the very server that is looked at; never shown.
 
-use super::super::basic_auth::percent_decoded;
 use crate::check::clean;
+use crate::encoding::percent_decoded;
 use crate::vantage::{Transport, Vantage, expand_home};
 use reqwest::Url;
 use std::os::unix::fs::PermissionsExt;

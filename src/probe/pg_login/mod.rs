@@ -83,9 +83,7 @@ impl PgLogin {
         match self.prepare(vantage, deadline).await {
             Err(reason) => {
                 seen.could_not_look = Some(reason.clone());
-                for fact in KIND.facts {
-                    seen.facts.unknown(fact.path, reason.as_str());
-                }
+                seen.rest_unknown(&KIND, &reason);
             }
             Ok((credentials, to, tls)) => {
                 seen.facts.set("credentials", credentials.source);

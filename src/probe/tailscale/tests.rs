@@ -1,5 +1,5 @@
 use super::*;
-use crate::probe::command::tests::Folder;
+use crate::probe::testing::Folder;
 use crate::probe::testnet::{self, vantage};
 use crate::vantage::{HostFiles, Net, NetNs};
 use serde_json::{Value, json};

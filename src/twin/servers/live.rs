@@ -1,6 +1,7 @@
 //! Servers of the cluster that faults stop and start again: the API server, CoreDNS, the applications.
 
-use super::{Servers, app, coredns, names, start_api};
+use super::internet::names;
+use super::{Servers, app, coredns, start_api};
 use crate::def::Inventory;
 use crate::twin::cluster::Cluster;
 use crate::twin::service::ServerHandle;

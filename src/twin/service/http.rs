@@ -2,6 +2,7 @@
 
 use super::ServerHandle;
 use super::handle::{address_of, listen};
+use crate::encoding::percent_decoded;
 use crate::vantage::Net;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -89,7 +90,7 @@ pub(crate) fn query_pairs(query: Option<&str>) -> Vec<(String, String)> {
         .split('&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(name, value)| (percent_decode(name), percent_decode(value)))
+        .map(|(name, value)| (decoded(name), decoded(value)))
         .collect()
 }
 
@@ -98,23 +99,9 @@ pub(crate) fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a 
     pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
 }
 
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (bytes[at], hex) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+/// In a query string a blank is a plus sign.
+fn decoded(text: &str) -> String {
+    String::from_utf8_lossy(&percent_decoded(&text.replace('+', " "))).into_owned()
 }
 
 /// Serves HTTP (HTTPS with `tls`) at an address of a network.

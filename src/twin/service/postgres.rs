@@ -6,7 +6,7 @@ mod session;
 
 use super::ServerHandle;
 use super::handle::{address_of, listen};
-use super::pki::base64;
+use crate::encoding::base64;
 use crate::vantage::Net;
 use ipnet::Ipv4Net;
 use rustls::ServerConfig;

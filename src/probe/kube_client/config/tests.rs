@@ -1,31 +1,9 @@
 use super::*;
 use crate::probe::kube_client::fake::context;
+use crate::probe::testing::Folder;
 use crate::vantage::Net;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fathom-kubeconfig-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A kubeconfig with one context, which is also the name of its cluster and its user; `current` says whether it is the current one.
 fn kubeconfig(name: &str, current: bool) -> String {
@@ -79,7 +57,7 @@ fn places_come_in_the_documented_order_and_only_on_this_machine() {
 
 #[tokio::test]
 async fn several_files_are_one_the_first_wins_and_absent_ones_are_passed_over() {
-    let folder = Folder::new("several");
+    let folder = Folder::new("kubeconfig-several");
     let (a, b) = (folder.write("a", &kubeconfig("a", false)), folder.write("b", &kubeconfig("b", true)));
     let a_again = folder.write("a-again", &kubeconfig("a", true).replace("a.test", "other.test"));
     let absent = folder.0.join("absent");
@@ -107,7 +85,7 @@ async fn a_context_is_the_current_one_or_the_one_asked_for() {
 
 #[tokio::test]
 async fn what_is_no_kubeconfig_is_named_without_a_word_of_it() {
-    let folder = Folder::new("broken");
+    let folder = Folder::new("kubeconfig-broken");
     for (name, text) in [
         ("cut", "apiVersion: v1\nusers:\n- name: u\n  user:\n    token: hunter2\n    bad: [hunter2\n".to_owned()),
         ("type", "apiVersion: v1\nusers: hunter2\n".to_owned()),

@@ -1,25 +1,11 @@
 use super::*;
-use std::path::PathBuf;
+use crate::probe::command::tests::all_ended;
+use crate::probe::testing::Folder;
+use std::path::Path;
 
-/// A file that a plugin writes, in a folder that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fathom-exec-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self) -> String {
-        self.0.join("pids").display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The file that a plugin writes.
+fn file(folder: &Folder) -> String {
+    folder.0.join("pids").display().to_string()
 }
 
 /// A plugin that is a line of shell.
@@ -82,42 +68,32 @@ async fn what_is_no_credential_is_told_without_a_word_of_it() {
 
 #[tokio::test]
 async fn a_plugin_that_hangs_is_ended_with_its_children() {
-    let folder = Folder::new("hang");
-    let line = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", folder.file());
+    let folder = Folder::new("exec-hang");
+    let line = format!("sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait", file(&folder));
     let began = Instant::now();
     let failure = filled(&line, Duration::from_secs(1)).await.unwrap_err();
     assert!(failure.word.starts_with("exec plugin /bin/sh did not end"), "{}", failure.word);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let listed: Vec<i32> = std::fs::read_to_string(folder.file()).unwrap().lines().map(|l| l.parse().unwrap()).collect();
-    assert_eq!(listed.len(), 2, "the plugin and its child");
-    let end = Instant::now() + Duration::from_secs(5);
-    let runs = |pid: &&i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
-    };
-    while listed.iter().any(|pid| runs(&pid)) {
-        assert!(Instant::now() < end, "left behind: {:?}", listed.iter().filter(runs).collect::<Vec<_>>());
-        tokio::task::yield_now().await;
-    }
+    all_ended(Path::new(&file(&folder)), 2).await;
 }
 
 #[tokio::test]
 async fn many_that_ask_at_once_run_it_once() {
-    let folder = Folder::new("once");
-    let line = format!(r#"echo x >> {}; echo '{{"status":{{"token":"t"}}}}'"#, folder.file());
+    let folder = Folder::new("exec-once");
+    let line = format!(r#"echo x >> {}; echo '{{"status":{{"token":"t"}}}}'"#, file(&folder));
     let all = futures::future::join_all((0..20).map(|_| filled(&line, SOON))).await;
     assert!(all.iter().all(|given| given.as_ref().unwrap()["token"] == "t"));
-    assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), "x\n");
+    assert_eq!(std::fs::read_to_string(file(&folder)).unwrap(), "x\n");
 }
 
 #[tokio::test]
 async fn the_command_of_an_auth_provider_is_never_run() {
-    let folder = Folder::new("provider");
+    let folder = Folder::new("exec-provider");
     let with = |more: &str| {
         let text = format!(
             "current-context: c\nclusters: [{{name: k, cluster: {{server: \"https://127.0.0.1:9\"}}}}]\ncontexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n\
              users: [{{name: u, user: {{auth-provider: {{name: gcp, config: {{cmd-path: /bin/sh, cmd-args: \"-c touch$IFS{}\"{more}}}}}}}}}]\n",
-            folder.file()
+            file(&folder)
         );
         crate::probe::kube_client::fake::context(Net::Here, Some(crate::vantage::Source::Text(text)), SOON)
     };
@@ -129,5 +105,5 @@ async fn the_command_of_an_auth_provider_is_never_run() {
     // A token that the file holds and that is still good needs no command.
     let kept = ", access-token: t, expiry: \"2999-01-01T00:00:00Z\"";
     assert!(crate::probe::kube_client::KubeApi::open(&with(kept)).await.unwrap().client(None).await.is_ok());
-    assert!(!std::path::Path::new(&folder.file()).exists(), "it was run");
+    assert!(!Path::new(&file(&folder)).exists(), "it was run");
 }

@@ -1,7 +1,7 @@
 //! What becomes of the source address of a packet that is forwarded: its mark is followed from where it comes in.
 
 use super::super::FORWARD;
-use super::{Mark, POSTROUTING, PREROUTING, Packet, Walker, Ways};
+use super::{POSTROUTING, PREROUTING, Packet, PacketMark, Walker, Ways};
 use std::io;
 
 /// Where a forwarded packet can be marked: hooks and kinds of chains. The old iptables mark in a table of their own.
@@ -18,7 +18,7 @@ const MARKING: [(u32, &str); 7] = [
 impl Walker {
     /// What the source of a packet that comes in without a mark may be translated to when it leaves, and whether it may leave as it is.
     pub(crate) fn forwarded(&mut self, packet: Packet) -> io::Result<Ways> {
-        self.mark = Mark::NONE;
+        self.mark = PacketMark::NONE;
         let mut ways = Ways::default();
         loop {
             let (before, mut before_routing) = (self.mark, Ways::default());

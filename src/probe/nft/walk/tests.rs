@@ -4,19 +4,13 @@ use super::super::sets::Set;
 use super::*;
 use crate::twin::nft::{Batch, Hook, Rule as Written};
 use crate::vantage::NetNs;
+use crate::vantage::netlink::attribute;
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 80);
 const TO_SERVICE: Packet = Packet::to(SERVICE, 80, 6);
 
 fn endpoint(last: u8) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 42, 0, last), 8080)
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = [u16::try_from(value.len() + 4).unwrap().to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }
 
 fn expression(name: &str, parts: &[Vec<u8>]) -> Vec<u8> {
@@ -59,7 +53,7 @@ fn vmaps() -> Walker {
         bases: vec![Base { key: key("nat-output"), hook: OUTPUT, priority: -100, kind: "nat".to_owned() }],
         chains: chains.map(|(name, rule)| (key(name), Rc::new(vec![Rule::Expressions(rule)]))).into_iter().collect(),
         sets: Sets::known(sets.into_iter().collect()),
-        mark: Mark::default(),
+        mark: PacketMark::default(),
         followed: 0,
     }
 }

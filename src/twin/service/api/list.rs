@@ -1,9 +1,9 @@
 //! Lists: label and field selectors, `limit` and `continue`, `resourceVersion`.
 
 use super::status::{Failure, bad_request, expired, too_large};
+use crate::encoding::{base64, base64_decoded};
 use crate::twin::cluster::{Objects, Resource, namespace_of};
 use crate::twin::service::http::find;
-use crate::twin::service::pki::{base64, unbase64};
 use serde_json::{Value, json};
 
 /// What a list or a watch is about.
@@ -79,7 +79,7 @@ fn continue_token(version: u64, last_key: &str) -> String {
 /// The key to start from and the version of the list that goes on; `None` for a new list.
 fn start(query: &[(String, String)]) -> Result<Option<(String, u64)>, Failure> {
     let Some(token) = find(query, "continue").filter(|t| !t.is_empty()) else { return Ok(None) };
-    let read = unbase64(token).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let read = base64_decoded(token).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     read.and_then(|token| Some(Some((token["start"].as_str()?.to_owned(), token["rv"].as_u64()?))))
         .ok_or_else(|| bad_request("invalid continue token: continue key is not valid: invalid character looking for beginning of value"))
 }

@@ -1,6 +1,6 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side.
 
-use crate::twin::service::pki::{base64, unbase64};
+use crate::encoding::{base64, base64_decoded};
 use sha2::{Digest, Sha256};
 
 /// Fewer than PostgreSQL's default of 4096 (`scram_iterations`): nothing is protected here, and programs that are built for
@@ -68,7 +68,7 @@ impl Exchange {
     pub(super) fn last(&self, client: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(client).ok()?;
         let (without_proof, proof) = text.rsplit_once(",p=")?;
-        let proof: Key = unbase64(proof)?.try_into().ok()?;
+        let proof: Key = base64_decoded(proof)?.try_into().ok()?;
         if attribute(without_proof, "r=")? != self.nonce || attribute(without_proof, "c=")? != base64(self.header.as_bytes()) {
             return None;
         }
@@ -103,7 +103,7 @@ mod tests {
     /// The exchange of RFC 7677, section 3.
     #[test]
     fn the_example_of_the_standard() {
-        let salt = unbase64("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
+        let salt = base64_decoded("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
         let verifier = Verifier::with("pencil", salt, 4096);
         let exchange = Exchange::new(verifier, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap();
         assert_eq!(exchange.first, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");

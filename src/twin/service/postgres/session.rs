@@ -2,7 +2,7 @@
 
 use super::scram::{Exchange, Verifier};
 use super::{Refusal, Rules};
-use crate::twin::service::pki::base64;
+use crate::encoding::base64;
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -272,7 +272,7 @@ async fn what_a_request_cost() {
 /// A part of a message that is an image of this size; the stand-in reads nothing behind a PNG's head.
 fn png(width: u32, height: u32) -> Value {
     let head = [&b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"[..], &width.to_be_bytes(), &height.to_be_bytes()].concat();
-    json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{}", crate::twin::service::pki::base64(&head))}})
+    json!({"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{}", crate::encoding::base64(&head))}})
 }
 
 #[tokio::test]

@@ -1,15 +1,21 @@
 //! The engine: tokens at a pace, a freeze, and what it counts.
 
+mod place;
+mod text;
+
 use super::chunks::Details;
 use super::fetch::Host;
-use super::metrics::{Counts, Finished, Load};
+use super::metrics::{Counts, Load};
 use super::request::{Refusal, Work};
 use super::{Pace, Vllm};
 use crate::vantage::Net;
+use place::{Running, Waiting};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+pub(super) use text::Token;
+use text::{repeated, token};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -19,54 +25,6 @@ const WAITING_EVENTS: usize = 64;
 const IDLE_CPU: f64 = 0.02;
 /// Tokens that a request gets from an engine that then dies.
 const TOKENS_BEFORE_CRASH: u32 = 3;
-/// The text that the model writes, in tokens.
-const PAGE: &[&str] = &[
-    "#",
-    " Vessel",
-    " register",
-    "\n\n",
-    "|",
-    " Name",
-    " |",
-    " Flag",
-    " |",
-    " IM",
-    "O",
-    " |",
-    "\n",
-    "|",
-    "---",
-    "|",
-    "---",
-    "|",
-    "---",
-    "|",
-    "\n",
-    "|",
-    " Ocean",
-    "ia",
-    " |",
-    " NO",
-    " |",
-    " ",
-    "912",
-    "345",
-    "6",
-    " |",
-    "\n",
-    "|",
-    " Calyp",
-    "so",
-    " |",
-    " PA",
-    " |",
-    " ",
-    "987",
-    "654",
-    "3",
-    " |",
-    "\n",
-];
 
 /// What other clients make the server do.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -107,17 +65,6 @@ pub enum Trouble {
     Repetition,
     /// Preparing an image keeps the API server's one core busy for this many milliseconds.
     SlowPreprocessing(u32),
-}
-
-/// One token, as the engine reports it to a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Token {
-    /// Its text.
-    pub(super) text: &'static str,
-    /// On the last token, why it is the last.
-    pub(super) finish: Option<&'static str>,
-    /// The engine died here: this is no token.
-    pub(super) died: bool,
 }
 
 struct State {
@@ -306,7 +253,7 @@ impl Engine {
     async fn queued(&self) {
         let queue = self.state().traffic.queue;
         if !queue.is_zero() {
-            let _waiting = Waiting::new(self);
+            let _waiting = Waiting::enter(self);
             tokio::time::sleep(queue).await;
         }
     }
@@ -328,9 +275,7 @@ impl Engine {
         let arrived = Instant::now();
         self.thawed().await;
         self.queued().await;
-        let mut running =
-            Running { engine: self, work, arrived, scheduled: Instant::now(), first: None, last: None, tokens: 0, ended: false };
-        self.state().counts.running += 1;
+        let mut running = Running::enter(self, work, arrived);
         let mut due = Instant::now() + self.pace().first_token;
         for index in 0..work.max_tokens {
             tokio::time::sleep_until(due).await;
@@ -364,39 +309,6 @@ fn check_ngram_size(size: &Value) -> Result<(), Refusal> {
     Err(Refusal::ngram_size(size.as_str().map_or_else(|| size.to_string(), str::to_owned).as_str()))
 }
 
-/// The token at an index. The end of the text is an empty token with reason `stop`, as the end-of-sequence token is.
-fn token(index: u32, work: &Work) -> Token {
-    let index = index as usize;
-    let last = index + 1 == work.max_tokens as usize;
-    if index >= PAGE.len() && !work.ignore_eos {
-        return Token { text: "", finish: Some("stop"), died: false };
-    }
-    Token { text: PAGE[index % PAGE.len()], finish: last.then_some("length"), died: false }
-}
-
-/// The same few tokens for ever, after a beginning that is right.
-fn repeated(index: u32, work: &Work) -> Token {
-    const LOOP: &[&str] = &["|", " Name", " |", " Flag", " |", "\n"];
-    let last = index + 1 == work.max_tokens;
-    Token { text: LOOP[index as usize % LOOP.len()], finish: last.then_some("length"), died: false }
-}
-
-/// A request that waits to be scheduled, for the gauge.
-struct Waiting<'a>(&'a Engine);
-
-impl<'a> Waiting<'a> {
-    fn new(engine: &'a Engine) -> Self {
-        engine.state().waiting += 1;
-        Self(engine)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.state().waiting -= 1;
-    }
-}
-
 impl State {
     /// Counts what the others' requests have made since the last time.
     fn count_traffic(&mut self) {
@@ -410,62 +322,6 @@ impl State {
         if slowest.is_none_or(|rate| grown(rate) > 0) {
             self.counts.others(prompt, generated, preempted);
             self.counted = now;
-        }
-    }
-}
-
-/// A request in the batch; leaving it unfinished is an abort.
-struct Running<'a> {
-    engine: &'a Engine,
-    work: &'a Work,
-    arrived: Instant,
-    scheduled: Instant,
-    first: Option<Instant>,
-    last: Option<Instant>,
-    tokens: u32,
-    ended: bool,
-}
-
-impl Running<'_> {
-    fn count_token(&mut self) {
-        let now = Instant::now();
-        let mut state = self.engine.state();
-        match self.last {
-            None => state.counts.first_token(self.work.prompt_tokens, now - self.arrived),
-            Some(last) => state.counts.next_token(now - last),
-        }
-        drop(state);
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        self.tokens += 1;
-    }
-
-    fn finish(&mut self, reason: &'static str) {
-        let span = |from: Option<Instant>, until: Option<Instant>| match (from, until) {
-            (Some(from), Some(until)) => until - from,
-            _ => Duration::ZERO,
-        };
-        let finished = Finished {
-            reason,
-            prompt_tokens: self.work.prompt_tokens,
-            tokens: self.tokens,
-            max_tokens: self.work.max_tokens,
-            queued: self.scheduled - self.arrived,
-            prefill: span(Some(self.scheduled), self.first),
-            decode: span(self.first, self.last),
-            whole: span(Some(self.arrived), self.last),
-        };
-        self.engine.state().counts.finished(&finished);
-        self.ended = true;
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let mut state = self.engine.state();
-        state.counts.running -= 1;
-        if !self.ended {
-            state.counts.aborted();
         }
     }
 }

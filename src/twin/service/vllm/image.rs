@@ -1,6 +1,6 @@
 //! How many tokens DeepSeek-OCR makes of an image: a function of its size alone.
 
-use crate::twin::service::pki::unbase64;
+use crate::encoding::base64_decoded;
 
 /// What PIL says of bytes that are no image, a PDF among them.
 pub(super) const NOT_AN_IMAGE: &str = "Failed to load image: cannot identify image file <_io.BytesIO object>";
@@ -18,7 +18,7 @@ pub(super) fn tokens(url: &str) -> Result<u32, &'static str> {
     };
     // The first 32 digits hold the first 24 bytes.
     let head = coded.get(..PNG_HEAD / 3 * 4).unwrap_or(coded);
-    let bytes = unbase64(head).ok_or("Non-base64 digit found")?;
+    let bytes = base64_decoded(head).ok_or("Non-base64 digit found")?;
     let (width, height) = png_size(&bytes).ok_or(NOT_AN_IMAGE)?;
     Ok(tokens_of(width, height))
 }
@@ -46,7 +46,7 @@ fn tokens_of(width: u32, height: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::service::pki::base64;
+    use crate::encoding::base64;
 
     #[test]
     fn known_sizes_have_the_measured_tokens() {
