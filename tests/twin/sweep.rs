@@ -21,10 +21,64 @@ pub(super) struct Pair {
 }
 
 /// Faults that cannot be there together, and why: the one that is applied later takes the place of the other.
-const EXCLUSIVE: &[(&[&str], &str)] = &[];
+const EXCLUSIVE: &[(&[&str], &str)] = &[
+    (
+        &[
+            "forward-policy-drop",
+            "forward-policy-drop-docker",
+            "iptables-duplicate-rules",
+            "networkpolicy-blocks",
+            "networkpolicy-drops",
+            "networkpolicy-egress",
+            "netpol-startup-race",
+        ],
+        "each writes a node's table `filter` anew",
+    ),
+    (&["udp8472-blocked", "udp8472-rejected"], "each writes tethys' table `input-filter` anew"),
+    (&["tailscale-stopped", "tailscaled-killed", "ts-key-expired"], "calypso's tailscaled has one state"),
+    (
+        &["egress-ip-differs", "exit-node-without-lan-access", "exit-node-swallows-cluster-cidr", "exit-node-approval-removed"],
+        "one of them lets the exit node go, which the others need",
+    ),
+    (
+        &["ts-restart-removes-flannel", "tailscaled-killed", "flannel-recreated-bare", "fdb-missing", "fdb-stale", "neighbour-missing"],
+        "without calypso's flannel.1 there are no entries that could be wrong",
+    ),
+    (
+        &["ts-restart-removes-flannel", "tailscaled-killed", "flannel-recreated-bare", "podcidr-route-missing"],
+        "the route went with flannel.1",
+    ),
+    (&["api-server-down", "k3s-cert-expired", "clock-skew"], "there is one API server: away, or with one certificate"),
+    (&["k3s-tunnel-gone", "kubelet-san-wrong"], "the way to the kubelet fails in one way"),
+    (&["kube-proxy-dead", "kube-proxy-rules-missing", "kube-proxy-stale-dnat"], "each writes calypso's service rules anew"),
+    (&["coredns-down", "coredns-loop", "coredns-single-replica-node-down"], "CoreDNS is away for one reason"),
+    (&["search-domain-hijack", "ndots-amplification"], "pods inherit one list of search domains"),
+    (&["magicdns-in-node-resolv", "k3s-fallback-8888"], "a node has one resolv.conf"),
+    (&["captive-portal-or-mitm", "captive-portal-plain", "warp-gateway-policy-or-tls-inspection"], "each writes the gateway's table anew"),
+    (&["external-5xx", "cf-524"], "the edge gives one answer"),
+    (&["storage-access-denied", "storage-unavailable"], "a pod has one log"),
+    (&["pg-not-postgres", "pg-tls-failed"], "one thing answers in the database's place"),
+    (&["pg-password-refused", "pg-role-missing"], "a role has one password, or is not there"),
+    (&["vllm-queue-full", "vllm-queueing", "vllm-long-prefill-hol", "vllm-preempting"], "the model server has one load"),
+    (
+        &[
+            "vllm-queue-full",
+            "vllm-engine-crashed",
+            "vllm-metrics-endpoint-wrong",
+            "vllm-oom-run",
+            "vllm-ocr-repetition",
+            "vllm-cpu-bound-preprocessing",
+        ],
+        "the model server has one trouble",
+    ),
+    (&["vllm-loading", "vllm-oom-start"], "both close the model server's port"),
+];
 
-/// Causes that a fault brings with it or hides only together with another one: fault, cause, why it is right to claim it.
-const BROUGHT_ALONG: &[(&str, &str, &str)] = &[];
+/// Other causes that a fault brings along where it is not decided: fault, cause, why it is right to claim that one.
+const BROUGHT_ALONG: &[(&str, &str, &str)] = &[
+    ("vllm-oom-start", "vllm-loading", "from outside of its host a start that fails looks like one that lasts; the title says so"),
+    ("netpol-startup-race", "networkpolicy-blocks", "its policy lets calypso's pods in, and keeps the others out by intent"),
+];
 
 impl Pair {
     /// As the command line takes it.
