@@ -79,6 +79,8 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("exit-node-approval-removed", "cloudflared-no-quic", WITH_WORKSTATION),
     ("exit-node-approval-removed", "warp-dns-fallback", WITH_WORKSTATION),
     ("tailscale-stopped", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
+    // Both nodes then have the same hardware address, and each takes the other's packets for its own.
+    ("stale-vtep-mac", "stale-vtep-mac-not-learnt", NODES),
     ("rp-filter-strict", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
 ];
 
