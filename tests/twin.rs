@@ -2,12 +2,15 @@
 //! is left after it is mended, and pairs of faults. Real packets, in one process that enters private namespaces before
 //! its first thread exists; so it has a `main` of its own, and runs as root and as an ordinary user.
 //!
-//! `cargo test --test twin -- WORD..` runs the cases whose names hold one of the words.
+//! `cargo test --test twin -- WORD..` runs the cases whose names hold one of the words; [`sweep`] has more.
+
+#[path = "twin/sweep.rs"]
+mod sweep;
 
 use fathom::check::Verdict;
 use fathom::def::{Catalog, Inventory, Sources};
 use fathom::report::build::{FailOn, build};
-use fathom::report::{CauseState, CheckReport, Report};
+use fathom::report::{CauseState, CheckReport, Report, RivalState};
 use fathom::run::{Filter, Limits, Plan, Run, start};
 use fathom::twin::Twin;
 use fathom::twin::fault::{FAULTS, Fault};
@@ -30,6 +33,8 @@ enum Case {
     Mended(&'static Fault),
     Undecided(&'static Fault, &'static str),
     Pair(&'static Fault, &'static Fault, &'static str),
+    /// Any two, of which nothing else may be claimed.
+    Sweep(sweep::Pair),
     Viewer(&'static str),
     Drift(&'static Fault, &'static str, &'static str),
     OnModelHost(Option<&'static Fault>),
@@ -45,6 +50,7 @@ impl Case {
             Self::Undecided(fault, from) => format!("{} undecided from {from}", fault.id),
             Self::Mended(fault) => format!("{} mended", fault.id),
             Self::Pair(a, b, _) => format!("{} and {}", a.id, b.id),
+            Self::Sweep(pair) => pair.name(),
             Self::Viewer(from) => format!("viewer from {from}"),
             Self::Drift(fault, from, _) => format!("{} drift from {from}", fault.id),
             Self::OnUnderlay(fault) => format!("{} with flannel on the underlay", fault.map_or("healthy", |f| f.id)),
@@ -73,6 +79,8 @@ const PAIRS: &[(&str, &str, &str)] = &[
     ("exit-node-approval-removed", "cloudflared-no-quic", WITH_WORKSTATION),
     ("exit-node-approval-removed", "warp-dns-fallback", WITH_WORKSTATION),
     ("tailscale-stopped", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
+    // Both nodes then have the same hardware address, and each takes the other's packets for its own.
+    ("stale-vtep-mac", "stale-vtep-mac-not-learnt", NODES),
     ("rp-filter-strict", "warp-split-tunnel-excludes-cidr", WITH_WORKSTATION),
 ];
 
@@ -120,14 +128,17 @@ fn main() -> ExitCode {
     fathom::vantage::netns::enter_private().expect("the twin needs network namespaces: run as root, or allow unprivileged user namespaces");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let cases: Vec<Case> = cases().into_iter().filter(|c| words.is_empty() || words.iter().any(|w| c.name().contains(w))).collect();
+    let swept = words.iter().filter_map(|w| sweep::asked_for(w)).map(|pairs| pairs.unwrap_or_else(|e| panic!("{e}")));
+    let swept: Vec<Case> = swept.flatten().map(Case::Sweep).collect();
+    let named = |c: &Case| words.is_empty() || words.iter().any(|w| c.name().contains(w));
+    let cases: Vec<Case> = cases().into_iter().filter(named).chain(swept).collect();
     if std::env::args().any(|a| a == "--list") {
         cases.iter().for_each(|c| println!("{}: test", c.name()));
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} cases of the twin matrix", cases.len());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(4).build().expect("runtime");
-    let catalog = Arc::new(Catalog::load(&Sources::default()).unwrap_or_else(|f| panic!("the built-in catalogue has faults: {f:?}")));
+    let catalog = Arc::new(Catalog::load(&sweep::sources()).unwrap_or_else(|f| panic!("the built-in catalogue has faults: {f:?}")));
     let failures = runtime.block_on(run_all(cases, catalog));
     println!("\ntwin matrix: {}. {} failed\n", if failures.is_empty() { "ok" } else { "FAILED" }, failures.len());
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -219,6 +230,7 @@ async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
             apply(b).await?;
             names(&look(&twin, catalog, from).await?, &[a.expects, b.expects])
         }
+        Case::Sweep(pair) => sweep::run(pair, &twin, catalog).await,
         Case::Drift(fault, from, code) => {
             apply(fault).await?;
             drifts(&look(&twin, catalog, from).await?, code)
@@ -354,6 +366,10 @@ fn names(report: &Report, expected: &[&str]) -> Result<(), String> {
 /// Nothing is claimed, and what it is stands among what it may be.
 fn undecided(report: &Report, expected: &str) -> Result<(), String> {
     let claims = report.diagnoses.iter().any(|d| d.state == CauseState::Supported);
+    let mut rivals = report.diagnoses.iter().flat_map(|d| &d.rivals);
+    if let Some(refuted) = rivals.find(|r| r.state == RivalState::Refuted && r.code == expected) {
+        return Err(format!("{expected} is there and called refuted: {}", refuted.because));
+    }
     if !claims && report.diagnoses.iter().any(|d| d.code == expected) && report.run.exit_code == 1 {
         return Ok(());
     }

@@ -72,8 +72,13 @@ fn playbook(out: &mut String, p: &Playbook) -> Result<()> {
 }
 
 fn cause(out: &mut String, c: &Cause, p: &Playbook) -> Result<()> {
-    writeln!(out, "cause {}  (layer {}, playbook {})\n{}\n\nAll of these must hold", c.code, c.layer, p.id, c.title_text)?;
+    writeln!(out, "cause {}  (layer {}, playbook {})\n{}", c.code, c.layer, p.id, c.title_text)?;
     let claims = |out: &mut String, claims: &[Claim]| claims.iter().try_for_each(|s| writeln!(out, "  {}", s.that.source()));
+    if !c.needs.is_empty() {
+        writeln!(out, "\nIt can be told only where")?;
+        claims(out, &c.needs)?;
+    }
+    writeln!(out, "\nAll of these must hold")?;
     claims(out, &c.supports)?;
     if !c.refutes.is_empty() {
         writeln!(out, "\nAny of these rules it out")?;

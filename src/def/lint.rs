@@ -214,7 +214,7 @@ fn lint_cause(cause: &Cause, n: usize, doc: &Document, catalog: &Catalog, inv: &
         }
     }
     if roots.len() == cause.facts.len() {
-        for (key, claims) in [("supports", &cause.supports), ("refutes", &cause.refutes)] {
+        for (key, claims) in [("needs", &cause.needs), ("supports", &cause.supports), ("refutes", &cause.refutes)] {
             for (i, claim) in claims.iter().enumerate() {
                 let exprs = std::iter::once(&claim.that).chain(claim.say.expressions());
                 for message in exprs.filter_map(|e| unknown_name(e, &cause.each, &roots, inv)) {

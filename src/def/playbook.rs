@@ -46,6 +46,9 @@ pub struct Cause {
     pub when: Option<Expr>,
     /// Names of check instances whose facts the expressions read.
     pub facts: BTreeMap<String, Template>,
+    /// What must hold for its evidence to tell anything. Where one does not hold, the cause is untested, not refuted: something
+    /// else stands before it.
+    pub needs: Vec<Claim>,
     /// All must hold.
     pub supports: Vec<Claim>,
     /// Any one kills it.
@@ -63,7 +66,7 @@ pub struct Cause {
 pub struct Claim {
     /// The expression.
     pub that: Expr,
-    /// What it means when it holds.
+    /// What it means when it holds; for what a cause needs, when it does not.
     pub say: Template,
 }
 
@@ -102,6 +105,8 @@ struct RawCause {
     each: Option<OneOrMany<Axis>>,
     when: Option<String>,
     facts: BTreeMap<String, String>,
+    #[serde(default)]
+    needs: Vec<RawClaim>,
     supports: Vec<RawClaim>,
     #[serde(default)]
     refutes: Vec<RawClaim>,
@@ -176,6 +181,7 @@ impl Reader<'_> {
         let title = self.plan("title", None, &raw.title);
         let when = raw.when.as_deref().and_then(|w| Expr::compile(w).map_err(|e| self.wrong("when", None, e)).ok());
         let facts = raw.facts.iter().filter_map(|(k, t)| Some((k.clone(), self.plan("facts", None, t)?))).collect();
+        let needs = self.claims("needs", raw.needs);
         let supports = self.claims("supports", raw.supports);
         let refutes = self.claims("refutes", raw.refutes);
         let explains = self.plans("explains", &raw.explains);
@@ -189,6 +195,7 @@ impl Reader<'_> {
             each: raw.each.map(OneOrMany::into_vec).unwrap_or_default(),
             when,
             facts,
+            needs,
             supports,
             refutes,
             explains,

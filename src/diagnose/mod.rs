@@ -106,21 +106,18 @@ fn cover<'a>(supported: &[&'a Tested]) -> Vec<&'a Tested> {
 }
 
 /// Other causes that could have made the same checks fail, and why they are out. A cause that fits several places is
-/// refuted only when it is ruled out in each of them.
+/// refuted only when it is ruled out in each of them, also where it would explain what the named cause does not.
 fn rivals(of: &Tested, all: &[Tested], chosen: &[&Tested]) -> Vec<Rival> {
     let mut rivals: Vec<Rival> = Vec::new();
     for other in all {
         let shares = other.explains.iter().any(|id| of.explains.contains(id));
         let is_chosen = chosen.iter().any(|c| c.code == other.code);
-        if !shares || other.code == of.code || is_chosen {
+        if !shares || other.code == of.code || is_chosen || rivals.iter().any(|r| r.code == other.code) {
             continue;
         }
-        let new = rival(other);
-        match rivals.iter_mut().find(|r| r.code == new.code) {
-            Some(known) if known.state == RivalState::Refuted => *known = new,
-            Some(_) => {}
-            None => rivals.push(new),
-        }
+        let mut places = all.iter().filter(|t| t.code == other.code && !t.explains.is_empty());
+        let open = places.find(|t| !matches!(t.standing, Standing::Out(_)));
+        rivals.push(rival(open.unwrap_or(other)));
     }
     rivals
 }

@@ -5,7 +5,7 @@ use super::{Findings, diagnose};
 use crate::check::judge::judge;
 use crate::check::{Facts, Observation, Verdict};
 use crate::def::{Catalog, Inventory, Sources};
-use crate::report::{CauseState, CheckReport, InventoryReport};
+use crate::report::{CauseState, CheckReport, InventoryReport, RivalState};
 use crate::run::{Filter, Plan, Run, RunEvent};
 use crate::vantage::{HostFiles, Net, Transport, Vantage, VantageKind};
 use chrono::{DateTime, Utc};
@@ -186,4 +186,20 @@ fn a_cause_between_two_of_many_nodes_is_found() {
     assert_eq!(claimed(&findings), ["derp-relay"]);
     assert_eq!((&findings.diagnoses[0].instance["node"], &findings.diagnoses[0].instance["peer"]), (&"worker1".into(), &"worker7".into()));
     assert_eq!(findings.unexplained, ["node-reach[worker1/worker7]"]);
+}
+
+/// A firewall drops what the server behind it would answer: of the causes that only its answer tells, none is ruled out.
+#[test]
+fn what_another_cause_hides_is_untested_and_not_refuted() {
+    let catalog = catalog();
+    let database = json!({"resolved": true, "address": "18.116.211.217", "address_given": true, "connected": false, "connect_error": "TIMEOUT",
+                          "connect_ms": 5000.0, "tls": false, "sqlstate": "", "message": "", "source_seen": ""});
+    let egress = json!({"answered": 3, "agree": true, "address": catalog.inventory.egress.address});
+    let findings =
+        diagnose(&run(&catalog, &["calypso"], &[("database[calypso/crunchybridge]", database), ("egress[calypso]", egress)]), &catalog);
+    assert_eq!(claimed(&findings), ["pg-allowlist-drop"]);
+    let state = |code: &str| findings.diagnoses[0].rivals.iter().find(|r| r.code == code).map(|r| r.state);
+    assert_eq!(state("pg-source-refused-by-gateway"), Some(RivalState::Untested));
+    assert_eq!(state("pg-tls-required"), Some(RivalState::Untested));
+    assert_eq!(state("pg-refused"), Some(RivalState::Refuted));
 }

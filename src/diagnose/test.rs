@@ -21,7 +21,7 @@ pub(super) enum Standing {
     Possible,
     /// A support does not hold, or a refuter does: which.
     Out(String),
-    /// None of its evidence could be looked at.
+    /// None of its evidence could be looked at, or something else stands before it.
     Untested(String),
 }
 
@@ -126,6 +126,9 @@ fn support(claim: &Claim, scope: &Scope) -> Support {
 fn standing(cause: &Cause, supports: &[Support], scope: &Scope) -> Standing {
     if let Some(refuter) = cause.refutes.iter().find(|c| c.that.truth(scope) == Truth::True) {
         return Standing::Out(refuter.say.text_or_unknown(scope));
+    }
+    if let Some(hidden) = cause.needs.iter().find(|c| c.that.truth(scope) == Truth::False) {
+        return Standing::Untested(hidden.say.text_or_unknown(scope));
     }
     if let Some((failed, values)) = supports.iter().find(|s| s.held == Some(false)).map(|s| (s.that.as_str(), &s.values)) {
         let seen: Vec<String> = values.iter().map(|(k, v)| format!("{k} = {}", crate::def::template::show(v))).collect();
