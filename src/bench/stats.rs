@@ -48,11 +48,6 @@ impl Figure {
         Self::Unknown { unknown: why.into() }
     }
 
-    /// A number, or the reason for its absence.
-    pub fn from_result(value: Result<f64, String>) -> Self {
-        value.map_or_else(Self::unknown, Self::new)
-    }
-
     /// The finite number.
     pub const fn number(&self) -> Option<f64> {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! 1. A failing check whose needs all passed is a root; its dependants are blocked and fold under it.
 //! 2. Every cause of every playbook is tested against the facts ([`test`]): supported, possible, or out.
-//! 3. The diagnosis is the smallest set of supported causes that explains the failing checks ([`cover`]). What no cause
+//! 3. The diagnosis is the smallest set of supported causes that explains the failing checks (`cover`). What no cause
 //!    explains is listed as unexplained. A cause that could not be tested is never claimed.
 
 mod concern;

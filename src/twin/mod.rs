@@ -1,7 +1,7 @@
 //! The digital twin: the documented network in network namespaces of this machine.
 //!
 //! [`topology`] makes hosts and links, [`overlay`] puts Tailscale ([`tailscaled`]) and flannel on the nodes,
-//! [`kube_proxy`] programs the services, [`servers`] starts what answers on them, and [`fault`] breaks it.
+//! `kube_proxy` programs the services, [`servers`] starts what answers on them, and [`fault`] breaks it.
 //! Everything is held by file descriptors and threads of this process: when it ends, however it ends, nothing is left.
 //! The diagnosis never looks in here: it sees the twin only through probes.
 

@@ -89,6 +89,9 @@ impl Kubeconfigs {
 
 impl Servers {
     /// Starts every server; each listens when this returns.
+    ///
+    /// # Errors
+    /// When the inventory lacks what the twin stands on, a host is missing, or an address cannot be listened on.
     pub fn start(hosts: &Hosts, cluster: &Cluster, inv: &Inventory, overlays: &[Overlay]) -> Result<Self> {
         let authority = Arc::new(Authority::new("fathom twin")?);
         let net = |name: &str| hosts.get(name).map(|w| &w.net).with_context(|| format!("the twin has no host {name}"));
@@ -142,6 +145,9 @@ impl Servers {
     }
 
     /// Programs the packet filter in front of the database: who is not admitted is dropped.
+    ///
+    /// # Errors
+    /// When nf_tables refuses the rules.
     pub fn set_database_firewall(&self, crunchy: &Wire, allowed: &[Ipv4Net]) -> Result<()> {
         let port = self.database.address().map_or(5432, |a| a.port());
         let batch = Batch::replace("allowlist").fresh().chain("input", "filter", Hook::Input, 0);
@@ -224,6 +230,9 @@ impl Servers {
     }
 
     /// Starts it again.
+    ///
+    /// # Errors
+    /// When its socket cannot be listened on.
     pub fn start_tailscale(&self, overlay: &Overlay, inv: &Inventory) -> Result<()> {
         let handle = tailscale(overlay, inv)?;
         self.tailscale.lock().unwrap_or_else(PoisonError::into_inner).insert(overlay.node.name.clone(), handle);

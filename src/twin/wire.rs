@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourState};
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
@@ -314,20 +314,6 @@ impl Wire {
         let rules: Vec<_> = self.handle.rule().get(rtnetlink::IpVersion::V4).execute().try_collect().await?;
         for rule in rules.into_iter().filter(|r| r.attributes.iter().any(|a| matches!(a, RuleAttribute::Priority(p) if *p == priority))) {
             self.handle.rule().del(rule).execute().await.with_context(|| format!("{}: delete rule {priority}", self.name))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the permanent entries of a device: neighbours or, with `bridge`, forwarding entries.
-    pub async fn flush_neighbours(&self, device: &str, bridge: bool) -> Result<()> {
-        let index = self.index(device).await?;
-        let family = if bridge { AddressFamily::Bridge } else { AddressFamily::Inet };
-        let all: Vec<_> = self.handle.neighbours().get().set_address_family(family).execute().try_collect().await?;
-        for entry in all
-            .into_iter()
-            .filter(|e| e.header.ifindex == index && e.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(_))))
-        {
-            self.handle.neighbours().del(entry).execute().await.with_context(|| format!("{}: flush neighbours of {device}", self.name))?;
         }
         Ok(())
     }

@@ -49,6 +49,9 @@ impl Servers {
     }
 
     /// Starts the API server anew, with a certificate that is valid or not.
+    ///
+    /// # Errors
+    /// When its host or pod is missing, or its address cannot be listened on.
     pub async fn restart_api(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory, validity: Validity) -> Result<()> {
         self.stop_api().await;
         self.api.put(start_api(hosts, cluster, inv, &self.authority, validity)?);
@@ -78,11 +81,17 @@ impl Servers {
     }
 
     /// Starts CoreDNS anew, with an empty cache and the documented upstream resolvers.
+    ///
+    /// # Errors
+    /// When its host or pod is missing, or its address cannot be listened on.
     pub async fn restart_coredns(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory) -> Result<()> {
         self.restart_coredns_with(hosts, cluster, inv, &inv.dns.upstream).await
     }
 
     /// Starts CoreDNS anew in a new pod, with an empty cache and upstream resolvers of its own.
+    ///
+    /// # Errors
+    /// When its host or pod is missing, or its address cannot be listened on.
     pub async fn restart_coredns_with(&self, hosts: &Hosts, cluster: &Cluster, inv: &Inventory, upstream: &[Ipv4Addr]) -> Result<()> {
         self.stop_coredns().await;
         cluster.logs().clear("kube-system", "coredns");
@@ -113,12 +122,18 @@ impl Servers {
     }
 
     /// Starts a resolver that knows no upstream, as tailscaled's on a node.
+    ///
+    /// # Errors
+    /// When its address cannot be listened on.
     pub fn start_magic_dns(&self, net: &Net, address: SocketAddrV4) -> Result<()> {
         self.keep_resolver(serve_failing(net, address)?);
         Ok(())
     }
 
     /// Starts a resolver of a node's own that knows the outside names, such as dnsmasq on a loopback address.
+    ///
+    /// # Errors
+    /// When its address cannot be listened on.
     pub fn start_local_resolver(&self, net: &Net, address: SocketAddrV4, inv: &Inventory) -> Result<()> {
         self.keep_resolver(serve_outside(net, address, names(inv))?.into_server());
         Ok(())
@@ -145,6 +160,9 @@ impl Servers {
     }
 
     /// Starts it again.
+    ///
+    /// # Errors
+    /// When its ports cannot be listened on.
     pub fn start_kube_proxy(&self, node: &str, net: &Net) -> Result<()> {
         let ports = kube_proxy::serve(net)?;
         self.kube_proxy.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), ports);
@@ -160,6 +178,9 @@ impl Servers {
     }
 
     /// Starts the application of a pod again.
+    ///
+    /// # Errors
+    /// When there is no such pod, or its address cannot be listened on.
     pub fn start_app(&self, hosts: &Hosts, inv: &Inventory, pod: &str) -> Result<()> {
         let found = inv.pods.iter().find(|p| p.name == pod).with_context(|| format!("the inventory has no pod {pod}"))?;
         let running = app(hosts, found)?;

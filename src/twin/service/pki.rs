@@ -110,6 +110,9 @@ fn provider() -> Arc<CryptoProvider> {
 
 impl Authority {
     /// A new authority with this common name.
+    ///
+    /// # Errors
+    /// When no key can be made or nothing signed with it.
     pub fn new(name: &str) -> Result<Self, PkiError> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -136,17 +139,18 @@ impl Authority {
     }
 
     /// TLS for a server of these names and addresses.
+    ///
+    /// # Errors
+    /// When no key can be made or nothing signed with it, or rustls refuses the result.
     pub fn server(&self, names: &[&str], addresses: &[Ipv4Addr]) -> Result<Arc<ServerConfig>, PkiError> {
         self.server_config(names, addresses, Validity::Current, None)
     }
 
-    /// The same, also expired.
-    pub fn server_valid(&self, names: &[&str], addresses: &[Ipv4Addr], validity: Validity) -> Result<Arc<ServerConfig>, PkiError> {
-        self.server_config(names, addresses, validity, None)
-    }
-
     /// TLS for a server that asks clients for a certificate and lets every one through the handshake, as kube-apiserver does:
     /// whether it is good is decided later, by [`Authority::user`].
+    ///
+    /// # Errors
+    /// When no key can be made or nothing signed with it, or rustls refuses the result.
     pub fn server_that_asks(&self, names: &[&str], addresses: &[Ipv4Addr], validity: Validity) -> Result<Arc<ServerConfig>, PkiError> {
         self.server_config(names, addresses, validity, Some(Arc::new(AskOnly(self.clients.clone()))))
     }
@@ -183,6 +187,9 @@ impl Authority {
     }
 
     /// A client certificate for a user.
+    ///
+    /// # Errors
+    /// When no key can be made or nothing signed with it.
     pub fn client(&self, user: &User, validity: Validity) -> Result<Identity, PkiError> {
         let mut params = CertificateParams::new(Vec::new())?;
         for group in &user.groups {
@@ -203,11 +210,17 @@ impl Authority {
     }
 
     /// A kubeconfig for a server's URL, with a new client certificate of the administrator inside.
+    ///
+    /// # Errors
+    /// When no client certificate can be made.
     pub fn kubeconfig(&self, server: &str, validity: Validity) -> Result<String, PkiError> {
         self.kubeconfig_of(&[("default", &User::admin())], server, validity)
     }
 
     /// A kubeconfig with a context for each user; the first one is the current.
+    ///
+    /// # Errors
+    /// When no client certificate can be made.
     pub fn kubeconfig_of(&self, users: &[(&str, &User)], server: &str, validity: Validity) -> Result<String, PkiError> {
         let (mut contexts, mut entries) = (String::new(), String::new());
         for (name, user) in users {
@@ -225,6 +238,9 @@ impl Authority {
     }
 
     /// TLS for a client that trusts this authority alone.
+    ///
+    /// # Errors
+    /// When rustls refuses the authority's certificate.
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, PkiError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone())?;

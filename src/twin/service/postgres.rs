@@ -111,6 +111,9 @@ pub fn password() -> String {
 }
 
 /// Serves PostgreSQL. Only TLS connections from `allowed` get as far as being asked for a password; there is no role yet.
+///
+/// # Errors
+/// When the address cannot be listened on.
 pub fn serve(net: &Net, address: SocketAddrV4, tls: Arc<ServerConfig>, allowed: Vec<Ipv4Net>) -> io::Result<PgHandle> {
     let databases = BTreeSet::from(["postgres".to_owned()]);
     let rules = Rules { allowed, full: false, without_tls: false, instead: None, roles: BTreeMap::new(), databases };
