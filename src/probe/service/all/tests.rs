@@ -2,7 +2,7 @@ use super::*;
 use crate::probe::kube_client::fake::{Fake, Reply, Tls};
 use crate::vantage::Net;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -61,14 +61,27 @@ async fn more_services_than_one_page_are_all_judged_and_requests_are_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_is_too_large_is_asked_for_again_in_smaller_ones() {
-    fn fat(n: usize) -> Value {
-        let mut slice = slice(n + 1);
-        slice["metadata"]["annotations"] = json!({"x": "y".repeat(60 << 10)});
-        slice
-    }
-    let routes = [(SERVICES, paged(1, service)), (SLICES, paged(180, fat)), (PODS, paged(0, pod))];
-    let all = ask(&routes, Duration::from_secs(60)).await;
-    assert_eq!((all.unknown, all.objects.endpoint_slices), (Vec::new(), 180));
+    let count = 180;
+    // Written once: a server that makes megabytes anew for every page would take the client's time for it.
+    let fat: Vec<String> = (1..=count)
+        .map(|n| {
+            let mut slice = slice(n);
+            slice["metadata"]["annotations"] = json!({"x": "y".repeat(60 << 10)});
+            slice.to_string()
+        })
+        .collect();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let slices = Reply::By(Arc::new(move |query| {
+        let (limit, from) = (parameter(query, "limit").unwrap(), parameter(query, "continue").unwrap_or(0));
+        seen.lock().unwrap().push((limit, from));
+        let until = count.min(from + limit);
+        let token = if until < count { until.to_string() } else { String::new() };
+        Reply::Body(200, format!(r#"{{"metadata":{{"continue":"{token}"}},"items":[{}]}}"#, fat[from..until].join(",")).into_bytes())
+    }));
+    let all = ask(&[(SERVICES, paged(1, service)), (SLICES, slices), (PODS, paged(0, pod))], Duration::from_secs(60)).await;
+    assert_eq!((all.unknown, all.objects.endpoint_slices), (Vec::new(), count));
+    assert_eq!(*asked.lock().unwrap(), [(500, 0), (250, 0), (125, 0), (125, 125)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
