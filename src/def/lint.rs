@@ -1,5 +1,7 @@
 //! What is wrong with definitions although each file decodes: names that nothing offers, arguments that do not fit.
 
+mod network;
+
 use super::axis::{self, Axis};
 use super::check::CheckDef;
 use super::document::{Document, Finding, Step};
@@ -79,6 +81,7 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
             );
         }
     }
+    network::lint(inv, &mut wrong);
     for (kind, n, reach) in reaches(inv) {
         if !reach.starts_with("netns:") {
             wrong(&[Step::Key(kind), Step::At(n), Step::Key("reach")], format!("reach `{reach}` is not understood: it must be netns:NAME"));
