@@ -152,6 +152,16 @@ fn a_ladder_climbs_by_doubling_and_says_why_it_ended() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_loses_no_measurement() {
+    let server = Server::start(10, 2);
+    for option in ["--save", "--csv"] {
+        let run = server.bench(&[&SMALL[..], &["--json", option, "/nonexistent/file"]].concat()).run().code(2);
+        assert_eq!(run.json()["schema"], "fathom.bench/1");
+        assert!(run.stderr.contains("cannot write /nonexistent/file: No such file"), "{}", run.stderr);
+    }
+}
+
+#[test]
 fn a_baseline_gates() {
     let server = Server::start(80, 10);
     let (saved, run) = (file("baseline"), |more: &[&str]| server.bench(&[&COMPARED[..], more].concat()).run());

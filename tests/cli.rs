@@ -20,7 +20,18 @@ fn bad_input_is_one_clear_sentence_and_exit_code_2() {
     let says = |args: &[&str], text: &str| Fathom::new(args).run().code(2).stdout_is("").stderr_has(text);
     says(&["check", "--nonsense"], "unexpected argument '--nonsense'");
     says(&["check", "--layer", "5"], "5 is not in 1..=4");
-    says(&["check", "--timeout", "soon"], "must be a number of seconds between 0.1 and 3600");
+    for number in ["soon", "-1", "nan", ""] {
+        says(&["check", "--timeout", number], "must be a number of seconds between 0.1 and 3600");
+    }
+    says(&["check", "--json", "-o", "human"], "'--json' cannot be used with '--output <FORMAT>'");
+    says(&["check", "--twin", "--layer", "3", "ip-forward"], "no check that was asked for is in layer 3");
+    says(&["check", "--twin", "ip-foward[calypso]"], "there is no check `ip-foward[calypso]` (did you mean `ip-forward`?)");
+    says(&["check", "--twin=ip-forward-zer"], "the twin has no fault `ip-forward-zer` (did you mean `ip-forward-zero`?)");
+    says(&["check", "--twin", "--playbook", "pods-unreachabl"], "(did you mean `pods-unreachable`?)");
+    says(&["check", "--twin", "--from", "calypos"], "from `calypos` (did you mean `calypso`?); known are");
+    says(&["explain", "udp8472-bloked"], "(did you mean `udp8472-blocked`?)");
+    says(&["lint", "/dev/zero"], "/dev/zero:1: cannot be read: is larger than 4 MiB");
+    says(&["check", "--twin", "--timeout", "soon"], "must be a number of seconds between 0.1 and 3600");
     says(&["check", "--twin=no-such-fault"], "the twin has no fault `no-such-fault`; `fathom twin faults` names them all");
     says(&["check", "--twin", "--from", "atlantis"], "there is no way to look from `atlantis`; known are tethys, calypso");
     says(&["check", "--twin", "--from", ","], "--from names no vantage");
@@ -141,6 +152,43 @@ fn the_runs_own_deadline_is_kept() {
 fn a_closed_standard_output_is_no_error() {
     Fathom::new(["list"]).closed_stdout().run().code(0).stderr_is("");
     Fathom::new(["check", "--twin", "--json"]).closed_stdout().run().code(0).stderr_is("");
+}
+
+#[test]
+fn a_reader_that_has_gone_turns_no_failure_into_a_success() {
+    for format in ["human", "json", "ndjson"] {
+        Fathom::new(["check", "ip-forward", "--twin=ip-forward-zero", "-o", format]).closed_stdout().run().code(1).stderr_is("");
+    }
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    for args in [&["list"][..], &["check", "ip-forward", "--twin", "--json"], &["check", "ip-forward", "--twin", "-o", "ndjson"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        Fathom::new(args).stdout_to(full).run().code(2).stderr_has("fathom: cannot write to standard output: No space left on device");
+    }
+}
+
+/// A FIFO that nobody writes to would keep a reader waiting for ever, and the end of the program with it.
+#[test]
+fn a_kubeconfig_that_is_no_file_keeps_nobody_waiting() {
+    let folder = tempdir("fifo");
+    let fifo = format!("{folder}/config");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let json = Fathom::new(["check", "kube-api", "--twin", "--json", "--kubeconfig", &fifo]).run().code(3).json();
+    assert!(json["checks"][0]["reason"].as_str().unwrap().contains(&format!("{fifo}: is no regular file")), "{json:#}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_cause_is_explained_in_words_and_with_what_mends_it() {
+    Fathom::new(["explain", "pg-allowlist-drop"])
+        .run()
+        .code(0)
+        .stdout_has("!db.connected && db.connect_error == 'TIMEOUT'\n      ")
+        .stdout_has("What mends it (nothing of it is run)")
+        .stdout_has("Afterwards these must pass")
+        .stderr_is("");
 }
 
 #[test]

@@ -66,7 +66,8 @@ fn vllm(common: &Common, args: &BenchArgs) -> Result<u8> {
         bail!("{why}");
     }
     if let Some(baseline) = &baseline {
-        runtime.block_on(bench.comparable(baseline)).map_err(|e| anyhow!(e))?;
+        let name = args.baseline.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+        runtime.block_on(bench.comparable(baseline)).map_err(|e| anyhow!("--baseline {name}: {e}"))?;
     }
     eprintln!("{} from {}: {}", bench.target.shown(), bench.from, bench.statement());
     match runtime.block_on(follow(&bench, interrupts))? {
@@ -190,13 +191,14 @@ fn finish(common: &Common, args: &BenchArgs, mut report: Report, baseline: Optio
         report.baseline = Some(baseline::compare(&report, baseline, args.margin).map_err(|e| anyhow!(e))?);
         report.exit_code = report.judge();
     }
+    // First what was measured: a file that cannot be written must not lose it.
+    output::is_read(&if args.json { report.json() } else { human::render(&report, common.ascii) })?;
     if let Some(path) = &args.save {
         std::fs::write(path, report.json()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.csv {
         std::fs::write(path, report.csv()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    output::print(&if args.json { report.json() } else { human::render(&report, common.ascii) })?;
     Ok(report.exit_code)
 }
 

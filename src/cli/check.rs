@@ -27,22 +27,23 @@ pub(super) fn run_filtered(common: &Common, filter: Filter, how: OutputArgs) -> 
     let report = build::build(&run, &session.catalog, how.fail_on);
     let _twin = session.end_of_probing();
     match format {
-        Format::Human => output::print(&human::render(&report, &output::style(common.ascii)))?,
-        Format::Json => output::print(&json::render(&report))?,
-        Format::Ndjson => {}
-    }
+        Format::Human => output::is_read(&human::render(&report, &output::style(common.ascii)))?,
+        Format::Json => output::is_read(&json::render(&report))?,
+        Format::Ndjson => true,
+    };
     Ok(report.run.exit_code)
 }
 
-/// Follows a run to its end. A first interrupt asks for a partial report; the run ends soon after.
+/// Follows a run to its end, also when nobody reads its events any more: the exit code must be true. A first interrupt asks for a partial report; the run ends soon after.
 async fn follow(mut running: Running, interrupts: &mut Interrupts, format: Format) -> Result<Run> {
     let mut run = Run::new();
+    let mut is_read = format == Format::Ndjson;
     loop {
         tokio::select! {
             event = running.events.recv() => {
                 let Some(event) = event else { break };
-                if format == Format::Ndjson {
-                    print_event(&event)?;
+                if is_read {
+                    is_read = print_event(&event)?;
                 }
                 run.apply(&event);
             }
@@ -52,6 +53,6 @@ async fn follow(mut running: Running, interrupts: &mut Interrupts, format: Forma
     Ok(run)
 }
 
-fn print_event(event: &RunEvent) -> Result<()> {
-    output::print(&format!("{}\n", serde_json::to_string(event)?))
+fn print_event(event: &RunEvent) -> Result<bool> {
+    output::is_read(&format!("{}\n", serde_json::to_string(event)?))
 }

@@ -4,8 +4,8 @@ use super::session::load;
 use super::{Common, output};
 use crate::check::Grade;
 use crate::def::playbook::{Cause, Claim};
-use crate::def::{Catalog, CheckDef, Playbook};
-use crate::probe::Kind;
+use crate::def::{Catalog, CheckDef, Playbook, near};
+use crate::probe::{KINDS, Kind};
 use anyhow::{Result, bail};
 use std::fmt::Write;
 
@@ -27,10 +27,17 @@ pub(super) fn run(common: &Common, id: &str) -> Result<u8> {
         kind(&mut out, k)?;
     }
     if out.is_empty() {
-        bail!("there is no check, playbook, cause or probe kind `{id}`; `fathom list` names them all");
+        let hint = near::hint(id, names(&catalog));
+        bail!("there is no check, playbook, cause or probe kind `{id}`{hint}; `fathom list` names them all");
     }
     output::print(&out)?;
     Ok(0)
+}
+
+fn names(catalog: &Catalog) -> impl Iterator<Item = &str> {
+    let causes = catalog.playbooks.iter().flat_map(|p| p.causes.iter().map(|c| c.code.as_str()));
+    let playbooks = catalog.playbooks.iter().map(|p| p.id.as_str());
+    catalog.checks.iter().map(|c| c.id.as_str()).chain(playbooks).chain(causes).chain(KINDS.iter().map(|k| k.name))
 }
 
 /// A check and the facts of its kind, as text; `None` if there is no such check.
@@ -73,20 +80,40 @@ fn playbook(out: &mut String, p: &Playbook) -> Result<()> {
 
 fn cause(out: &mut String, c: &Cause, p: &Playbook) -> Result<()> {
     writeln!(out, "cause {}  (layer {}, playbook {})\n{}", c.code, c.layer, p.id, c.title_text)?;
-    let claims = |out: &mut String, claims: &[Claim]| claims.iter().try_for_each(|s| writeln!(out, "  {}", s.that.source()));
     if !c.needs.is_empty() {
         writeln!(out, "\nIt can be told only where")?;
-        claims(out, &c.needs)?;
+        c.needs.iter().try_for_each(|n| writeln!(out, "  {}\n      else: {}", n.that.source(), n.say.as_written()))?;
     }
     writeln!(out, "\nAll of these must hold")?;
-    claims(out, &c.supports)?;
+    c.supports.iter().try_for_each(|s| claim(out, s))?;
     if !c.refutes.is_empty() {
         writeln!(out, "\nAny of these rules it out")?;
-        claims(out, &c.refutes)?;
+        c.refutes.iter().try_for_each(|s| claim(out, s))?;
     }
     writeln!(out, "\nThe facts come from")?;
     for (alias, target) in &c.facts {
         writeln!(out, "  {alias:<10} {}", target.as_written())?;
+    }
+    fixes(out, c)
+}
+
+/// The expression, and below it what it means where it holds.
+fn claim(out: &mut String, claim: &Claim) -> std::fmt::Result {
+    writeln!(out, "  {}\n      {}", claim.that.source(), claim.say.as_written())
+}
+
+fn fixes(out: &mut String, c: &Cause) -> Result<()> {
+    writeln!(out, "\nWhat mends it (nothing of it is run)")?;
+    for step in &c.fix {
+        writeln!(out, "  {}", step.say.as_written())?;
+        let more = [("run", &step.run), ("at", &step.at), ("risk", &step.risk)];
+        for (name, text) in more.iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
+            writeln!(out, "      {:<5} {}", format!("{name}:"), text.as_written())?;
+        }
+    }
+    if !c.verify.is_empty() {
+        let checks: Vec<String> = c.verify.iter().map(|v| v.as_written()).collect();
+        writeln!(out, "\nAfterwards these must pass\n  {}", checks.join(", "))?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
     /// Deadline of the whole run, in seconds.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, allow_negative_numbers = true)]
     timeout: f64,
     /// Use ASCII signs only.
     #[arg(long, global = true)]
@@ -132,7 +132,7 @@ pub struct CheckArgs {
     /// Check ids; without any, all checks.
     ids: Vec<String>,
     /// Only these layers (1 to 4); may be given several times.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4), allow_negative_numbers = true)]
     layer: Vec<u8>,
     /// Only the checks of this playbook; may be given several times.
     #[arg(long, value_name = "ID")]
@@ -154,7 +154,7 @@ pub struct DiagnoseArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct OutputArgs {
     /// Print one JSON document (the same as -o json).
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     json: bool,
     /// Output format.
     #[arg(short = 'o', long, value_name = "FORMAT", value_enum, default_value_t)]
@@ -221,16 +221,16 @@ pub struct BenchArgs {
     #[arg(long)]
     model: Option<String>,
     /// Closed loop: requests at a time. With --ladder the most.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Load")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Load")]
     concurrency: u32,
     /// Requests to measure.
-    #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Load")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 64, help_heading = "Load")]
     requests: u32,
     /// Requests before that, to warm up.
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Load")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 4, help_heading = "Load")]
     warmup: u32,
     /// Open loop: requests per second, by a schedule made beforehand.
-    #[arg(long, value_name = "R", conflicts_with = "concurrency", help_heading = "Load")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true, conflicts_with = "concurrency", help_heading = "Load")]
     rate: Option<f64>,
     /// How the arrivals of an open loop are spread.
     #[arg(long, value_enum, default_value_t, help_heading = "Load")]
@@ -242,10 +242,10 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Load")]
     input: crate::bench::plan::Input,
     /// Words of a text prompt.
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 256, help_heading = "Load")]
     prompt_words: u32,
     /// Tokens of each answer (a page: at most).
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072), help_heading = "Load")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=131_072), help_heading = "Load")]
     output_tokens: u32,
     /// Seed of schedule and prompts.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
@@ -254,13 +254,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "LIMITS", help_heading = "Judgement")]
     slo: Option<String>,
     /// Share of requests that must be good.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = share, help_heading = "Judgement")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, default_value_t = 0.9, value_parser = share, help_heading = "Judgement")]
     goodput: f64,
     /// Compare with a run that --save wrote.
     #[arg(long, value_name = "FILE", conflicts_with = "ladder", help_heading = "Judgement")]
     baseline: Option<PathBuf>,
     /// How much slower than the baseline a median may be, as a share.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share, help_heading = "Judgement")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, default_value_t = 0.05, value_parser = share, help_heading = "Judgement")]
     margin: f64,
     /// Keep the result as a baseline for later.
     #[arg(long, value_name = "FILE", help_heading = "Judgement")]
@@ -272,16 +272,16 @@ pub struct BenchArgs {
     #[arg(long, help_heading = "Output")]
     json: bool,
     /// Seconds that one request may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds, help_heading = "Ceilings")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 60.0, value_parser = seconds, help_heading = "Ceilings")]
     request_timeout: f64,
     /// Ceiling on requests.
-    #[arg(long, value_name = "N", default_value_t = 20_000, help_heading = "Ceilings")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 20_000, help_heading = "Ceilings")]
     max_requests: u32,
     /// Ceiling on tokens, in and out, of all requests.
-    #[arg(long, value_name = "N", default_value_t = 5_000_000, help_heading = "Ceilings")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 5_000_000, help_heading = "Ceilings")]
     max_tokens: u64,
     /// Ceiling on time, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300.0, value_parser = seconds, help_heading = "Ceilings")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 300.0, value_parser = seconds, help_heading = "Ceilings")]
     max_seconds: f64,
 }
 

@@ -1,13 +1,20 @@
 //! Standard output, written whole and in one place.
 
+use anyhow::{Context, Result};
 use std::io::{self, IsTerminal, Write};
 
 /// Writes text to standard output.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Writes text, and says whether somebody reads it. That nobody does changes nothing about what was found out.
+pub(super) fn is_read(text: &str) -> Result<bool> {
+    match print(text) {
+        Err(error) if is_broken_pipe(&error) => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Whether the reader of standard output has gone: no error of ours.

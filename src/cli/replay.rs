@@ -30,9 +30,9 @@ pub(super) fn run(common: &Common, file: &Path, how: OutputArgs) -> Result<u8> {
     }
     let report = build::build(&run, &catalog, how.fail_on);
     match how.format() {
-        Format::Human => output::print(&human::render(&report, &output::style(common.ascii)))?,
-        Format::Json => output::print(&json::render(&report))?,
+        Format::Human => output::is_read(&human::render(&report, &output::style(common.ascii)))?,
+        Format::Json => output::is_read(&json::render(&report))?,
         Format::Ndjson => bail!("a replay prints a report, not events: use -o json"),
-    }
+    };
     Ok(report.run.exit_code)
 }

@@ -11,11 +11,32 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// How long the end waits for threads that the kernel does not give back, such as a read from a disk that hangs.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The runtime; its end is bounded, however it is reached.
+pub(super) struct Bounded(Option<Runtime>);
+
+impl std::ops::Deref for Bounded {
+    type Target = Runtime;
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken by drop alone")
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(PATIENCE);
+        }
+    }
+}
+
 /// Everything that is ready before a run begins.
 pub(super) struct Session {
     pub(super) catalog: Arc<Catalog>,
     pub(super) vantages: Vec<Arc<Vantage>>,
-    pub(super) runtime: Runtime,
+    pub(super) runtime: Bounded,
     /// Interrupts since the program began: one that came while the twin was built is not lost.
     pub(super) interrupts: Interrupts,
     /// Keeps the twin up; dropped last.
@@ -52,15 +73,15 @@ impl Session {
             vantages = select::of_the_twin(from, twin.vantages()).map_err(|e| anyhow!(e))?;
         }
         let vantages = vantages.into_iter().map(|v| with_kubeconfig(v, common)).collect();
+        let runtime = Bounded(Some(runtime));
         Ok(Self { catalog, vantages, runtime, interrupts, twin })
     }
 
     /// The probes are done: their threads end, and on a real machine the last capabilities go. The twin stays as long as what is
     /// returned.
     pub(super) fn end_of_probing(self) -> Option<Twin> {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        drop(self.runtime);
         if self.twin.is_none() {
-            self.runtime.shutdown_timeout(PATIENCE);
             give_up_all_but(Capabilities::NONE);
         }
         self.twin

@@ -44,7 +44,7 @@ impl Document {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self, Finding> {
         let shown = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match super::text_file::read(path) {
             Ok(text) => Ok(Self { path: shown, text }),
             Err(e) => Err(Finding { path: shown, line: 1, message: format!("cannot be read: {e}") }),
         }

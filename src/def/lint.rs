@@ -1,5 +1,7 @@
 //! What is wrong with definitions although each file decodes: names that nothing offers, arguments that do not fit.
 
+mod network;
+
 use super::axis::{self, Axis};
 use super::check::CheckDef;
 use super::document::{Document, Finding, Step};
@@ -46,6 +48,7 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
         wrong(&[Step::Key("tailnet"), Step::Key("exit_node")], format!("exit node `{exit}` is not a node of this inventory"));
     }
     addresses(inv, &mut wrong);
+    network::lint(inv, &mut wrong);
     for (kind, n, reach) in reaches(inv) {
         if !reach.starts_with("netns:") {
             wrong(&[Step::Key(kind), Step::At(n), Step::Key("reach")], format!("reach `{reach}` is not understood: it must be netns:NAME"));

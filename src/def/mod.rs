@@ -7,9 +7,11 @@ pub mod endpoint;
 pub mod inventory;
 pub mod lint;
 pub mod load;
+pub mod near;
 pub mod note;
 pub mod playbook;
 pub mod template;
+pub mod text_file;
 
 pub use axis::Axis;
 pub use check::{CheckDef, ExpectDef};

@@ -3,6 +3,7 @@
 use super::event::Planned;
 use crate::check::{Expectation, Scope, Truth, Verdict};
 use crate::def::axis::{self, Binding};
+use crate::def::near;
 use crate::def::{Catalog, CheckDef, Playbook, load_with};
 use crate::probe::Probe;
 use crate::report::VantageReport;
@@ -133,13 +134,19 @@ fn wanted<'a>(catalog: &'a Catalog, filter: &Filter) -> Result<BTreeSet<&'a str>
     for id in &filter.checks {
         match catalog.check(id.split('[').next().unwrap_or(id)) {
             Some(check) => asked.push(&check.id),
-            None => return Err(format!("there is no check `{id}`; `fathom list` names them all")),
+            None => {
+                let hint = near::hint(id.split('[').next().unwrap_or(id), catalog.checks.iter().map(|c| c.id.as_str()));
+                return Err(format!("there is no check `{id}`{hint}; `fathom list` names them all"));
+            }
         }
     }
     for id in &filter.playbooks {
         match catalog.playbooks.iter().find(|p| p.id == *id) {
             Some(playbook) => asked.extend(playbook.checks.iter().map(String::as_str)),
-            None => return Err(format!("there is no playbook `{id}`; `fathom list` names them all")),
+            None => {
+                let hint = near::hint(id, catalog.playbooks.iter().map(|p| p.id.as_str()));
+                return Err(format!("there is no playbook `{id}`{hint}; `fathom list` names them all"));
+            }
         }
     }
     if filter.checks.is_empty() && filter.playbooks.is_empty() {
@@ -148,6 +155,11 @@ fn wanted<'a>(catalog: &'a Catalog, filter: &Filter) -> Result<BTreeSet<&'a str>
     let mut wanted = BTreeSet::new();
     let mut queue = asked;
     queue.retain(|id| filter.layers.is_empty() || catalog.check(id).is_some_and(|c| filter.layers.contains(&c.layer)));
+    // Nothing would be looked at, and the exit code would say that nothing failed.
+    if queue.is_empty() && !filter.layers.is_empty() {
+        let layers: Vec<String> = filter.layers.iter().map(u8::to_string).collect();
+        return Err(format!("no check that was asked for is in layer {}", layers.join(" or ")));
+    }
     while let Some(id) = queue.pop() {
         if let Some(check) = catalog.check(id)
             && wanted.insert(check.id.as_str())

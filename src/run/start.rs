@@ -11,7 +11,7 @@ use crate::probe::{Context, Probe};
 use crate::report::{CheckReport, ExpectationReport};
 use crate::vantage::Vantage;
 use chrono::{DateTime, Utc};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -67,19 +67,29 @@ pub fn start(plan: Plan, catalog: &Catalog, limits: Limits) -> Running {
         vantages: plan.vantage_reports(),
         planned: plan.outline(),
     };
-    launch(started, plan, HashMap::new(), catalog, limits)
+    launch(started, plan, Earlier::default(), catalog, limits)
 }
 
 /// Looks again at the instances of a plan, which is part of the plan of `run`. Of what they need and is not looked at
 /// again, the old verdicts count.
 pub fn start_again(plan: Plan, run: &Run, because: String, catalog: &Catalog, limits: Limits) -> Running {
     let ids: Vec<String> = plan.instances.iter().map(|i| i.id.clone()).collect();
+    let seen = run.checks_in_order().filter(|c| ids.contains(&c.id) && c.started_at.is_some()).map(|c| c.id.clone()).collect();
     let old = run.checks_in_order().filter(|c| !ids.contains(&c.id));
     let settled = old.map(|c| (c.id.clone(), (c.outcome, c.blocked_by.clone().unwrap_or_else(|| c.id.clone())))).collect();
-    launch(RunEvent::Rechecking { at: Utc::now(), because, ids }, plan, settled, catalog, limits)
+    launch(RunEvent::Rechecking { at: Utc::now(), because, ids }, plan, Earlier { settled, seen }, catalog, limits)
 }
 
-fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String)>, catalog: &Catalog, limits: Limits) -> Running {
+/// What an earlier run has left.
+#[derive(Default)]
+struct Earlier {
+    /// Verdicts, with their roots, of what is not looked at again.
+    settled: HashMap<String, (Verdict, String)>,
+    /// What is looked at again and had been seen: that stands if the new look is cut off.
+    seen: HashSet<String>,
+}
+
+fn launch(first: RunEvent, plan: Plan, earlier: Earlier, catalog: &Catalog, limits: Limits) -> Running {
     let (events_in, events) = mpsc::channel(256);
     let (cancel, cancelled) = watch::channel(false);
     let inventory = catalog.inventory.clone();
@@ -91,7 +101,7 @@ fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String
         let pulse = Pulse::start();
         let seats = Arc::new(Semaphore::new(limits.concurrency.max(1)));
         let mut board: HashMap<String, watch::Receiver<Known>> =
-            settled.into_iter().map(|(id, known)| (id, watch::channel(Some(known)).1)).collect();
+            earlier.settled.into_iter().map(|(id, known)| (id, watch::channel(Some(known)).1)).collect();
         let mut senders = Vec::new();
         for instance in plan.instances {
             let (known, watcher) = watch::channel::<Known>(None);
@@ -110,6 +120,7 @@ fn launch(first: RunEvent, plan: Plan, settled: HashMap<String, (Verdict, String
                 pulse: pulse.clone(),
                 inventory: inventory.clone(),
                 events: events_in.clone(),
+                seen_before: earlier.seen.contains(&instance.id),
             };
             tasks.spawn(runner.run(instance));
         }
@@ -138,6 +149,8 @@ struct Runner {
     pulse: Pulse,
     inventory: Arc<crate::def::Inventory>,
     events: mpsc::Sender<RunEvent>,
+    /// Whether a run that this one adds to has seen it.
+    seen_before: bool,
 }
 
 /// How an instance ended, before it is a report.
@@ -179,8 +192,11 @@ impl Runner {
         let own = !matches!(end, End::CutOff(_));
         let report = report(&instance, end);
         let root = report.blocked_by.clone().unwrap_or_else(|| report.id.clone());
-        self.known.send_replace(Some((report.outcome, root)));
-        let _ = self.events.send(RunEvent::Judged { check: Box::new(report) }).await;
+        // A look that was cut off shows less than the earlier one: that stands, with its time.
+        if own || !self.seen_before {
+            self.known.send_replace(Some((report.outcome, root)));
+            let _ = self.events.send(RunEvent::Judged { check: Box::new(report) }).await;
+        }
         own
     }
 
@@ -333,4 +349,57 @@ fn undecided(instance: &Instance) -> Vec<ExpectationReport> {
             values: Default::default(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::def::Sources;
+    use crate::run::Filter;
+    use crate::vantage::{HostFiles, Net, Transport, VantageKind};
+
+    const FORWARDS: &str = "ip-forward[calypso]";
+
+    fn plan(catalog: &Catalog) -> Plan {
+        let calypso = Vantage {
+            id: "calypso".into(),
+            kind: VantageKind::Node,
+            transport: Transport::Local,
+            why: String::new(),
+            node: Some("calypso".into()),
+            net: Net::Here,
+            files: HostFiles::default(),
+        };
+        let filter = Filter { checks: vec!["ip-forward".into()], ..Filter::default() };
+        Plan::make(catalog, &[Arc::new(calypso)], &filter).unwrap()
+    }
+
+    async fn follow(mut running: Running, run: &mut Run) {
+        while let Some(event) = running.events.recv().await {
+            run.apply(&event);
+        }
+    }
+
+    /// The setting is read from `/proc`: no packet is sent.
+    #[tokio::test]
+    async fn a_second_look_that_is_cut_off_leaves_what_the_first_one_saw() {
+        let catalog = Catalog::load(&Sources::default()).unwrap();
+        let mut run = Run::new();
+        follow(start(plan(&catalog), &catalog, Limits::default()), &mut run).await;
+        let first = run.check(FORWARDS).unwrap().clone();
+        assert!(first.started_at.is_some() && run.complete, "{first:?}");
+        // One thread: nothing of the second run has begun yet when it is cancelled.
+        let again = start_again(plan(&catalog).only(&[FORWARDS.to_owned()]), &run, "asked for".to_owned(), &catalog, Limits::default());
+        again.cancel();
+        follow(again, &mut run).await;
+        let second = run.check(FORWARDS).unwrap();
+        assert_eq!((second.outcome, second.started_at), (first.outcome, first.started_at), "{second:?}");
+        assert!(!run.complete && run.interrupted && run.running.is_empty(), "the run still says that it was cut off");
+        // What no look has seen yet is told as unknown, as before.
+        let mut fresh = Run::new();
+        let cut = start(plan(&catalog), &catalog, Limits::default());
+        cut.cancel();
+        follow(cut, &mut fresh).await;
+        assert_eq!(fresh.check(FORWARDS).map(|c| c.outcome), Some(Verdict::Unknown));
+    }
 }

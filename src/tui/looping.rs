@@ -199,6 +199,7 @@ where
     /// Folds a message in and does what follows from it.
     fn take(&mut self, msg: Msg) {
         self.dirty = true;
+        self.model.now = (self.options.clock)();
         for effect in update(&mut self.model, msg) {
             self.perform(effect);
         }

@@ -106,7 +106,7 @@ impl Source {
     pub fn read(&self) -> Result<String, String> {
         match self {
             Self::Text(text) => Ok(text.clone()),
-            Self::File(path) => std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display())),
+            Self::File(path) => crate::def::text_file::read(path).map_err(|e| format!("cannot read {}: {e}", path.display())),
         }
     }
 }

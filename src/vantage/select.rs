@@ -2,7 +2,7 @@
 
 use super::detect::{self, tailscale_socket};
 use super::{HostFiles, Net, NetNs, Source, Transport, Vantage, VantageKind};
-use crate::def::Inventory;
+use crate::def::{Inventory, near};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ fn choose(spec: Option<&str>, default: &str, candidates: Vec<Candidate>) -> Resu
     }
     let known: Vec<String> = candidates.iter().map(|c| c.id.clone()).collect();
     if let Some(unknown) = wanted.iter().find(|w| !known.contains(w)) {
-        return Err(format!("there is no way to look from `{unknown}`; known are {}", known.join(", ")));
+        let hint = near::hint(unknown, known.iter().map(String::as_str));
+        return Err(format!("there is no way to look from `{unknown}`{hint}; known are {}", known.join(", ")));
     }
     let mut chosen: Vec<(usize, Arc<Vantage>)> = Vec::new();
     for candidate in candidates {

@@ -42,6 +42,12 @@ impl Fathom {
         self
     }
 
+    /// Standard output goes there.
+    pub fn stdout_to(mut self, file: std::fs::File) -> Self {
+        self.command.stdout(file);
+        self
+    }
+
     /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);

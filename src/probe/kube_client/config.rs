@@ -7,7 +7,10 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Most that a kubeconfig may have.
+const MOST_BYTES: u64 = 4 << 20;
 
 /// A kubeconfig that was found and read.
 #[derive(Debug)]
@@ -108,7 +111,7 @@ impl Place {
     fn read(self, context: Option<&str>) -> Result<Option<(String, Config)>, KubeconfigError> {
         match self {
             Self::Text(text) => config_of(Kubeconfig::from_yaml(&text)?, context).map(Some),
-            Self::File(path) => config_of(Kubeconfig::read_from(path)?, context).map(Some),
+            Self::File(path) => config_of(of_file(&path)?, context).map(Some),
             Self::Environment(paths) => merged(&paths)?.map(|merged| config_of(merged, context)).transpose(),
             // Neither the variables nor the token of a pod: it is no pod. A service account has no contexts.
             Self::InCluster if context.is_none() => Ok(Config::incluster().ok().map(|config| (String::new(), config))),
@@ -117,12 +120,25 @@ impl Place {
     }
 }
 
+/// A read of a FIFO would not come back, and one of a device would not end.
+fn of_file(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    let unfit = |e: std::io::Error| KubeconfigError::ReadConfig(e, path.to_owned());
+    let found = std::fs::metadata(path).map_err(unfit)?;
+    if !found.is_file() {
+        return Err(unfit(std::io::Error::other("is no regular file")));
+    }
+    if found.len() > MOST_BYTES {
+        return Err(unfit(std::io::Error::other("is larger than 4 MiB")));
+    }
+    Kubeconfig::read_from(path)
+}
+
 /// All files of a list as one: the first to set a value wins, and files that do not exist are passed over, as kubectl does. The error
 /// is that of a file that exists, or of the last one if none does.
 fn merged(paths: &[PathBuf]) -> Result<Option<Kubeconfig>, KubeconfigError> {
     let (mut all, mut absent) = (None::<Kubeconfig>, None);
     for path in paths {
-        match Kubeconfig::read_from(path) {
+        match of_file(path) {
             Ok(more) => all = Some(all.unwrap_or_default().merge(more)?),
             Err(KubeconfigError::ReadConfig(e, path)) if e.kind() == ErrorKind::NotFound => {
                 absent = Some(KubeconfigError::ReadConfig(e, path));

@@ -250,11 +250,10 @@ pub fn parse(list: &str) -> Result<Vec<&'static Fault>, String> {
         .map(str::trim)
         .filter(|id| !id.is_empty())
         .map(|id| {
-            FAULTS
-                .iter()
-                .copied()
-                .find(|f| f.id == id)
-                .ok_or_else(|| format!("the twin has no fault `{id}`; `fathom twin faults` names them all"))
+            FAULTS.iter().copied().find(|f| f.id == id).ok_or_else(|| {
+                let hint = crate::def::near::hint(id, FAULTS.iter().map(|f| f.id));
+                format!("the twin has no fault `{id}`{hint}; `fathom twin faults` names them all")
+            })
         })
         .collect()
 }
