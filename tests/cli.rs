@@ -248,6 +248,38 @@ fn a_symptom_leads_to_its_playbook() {
     assert_eq!(run.json()["diagnoses"][0]["code"], "exit-node-swallows-cluster-cidr");
 }
 
+/// Before the causes that it is not: they fill a screen or two.
+#[test]
+fn the_fix_comes_right_after_the_proof() {
+    let text =
+        Fathom::new(["check", "warp", "kube-api", "--twin=warp-split-tunnel-excludes-cidr", "--from", "workstation"]).run().code(1).stdout;
+    let at = |heading: &str| text.find(&format!("\n  {heading}\n")).unwrap_or_else(|| panic!("no {heading} in:\n{text}"));
+    assert!(at("Evidence") < at("Fix") && at("Fix") < at("Not tested"), "{text}");
+}
+
+#[test]
+fn the_words_of_a_postgres_client_lead_to_the_database() {
+    for symptom in ["could not connect to server: Connection timed out", "dial tcp 18.116.211.217:5432: i/o timeout"] {
+        Fathom::new(["diagnose", "--twin=pg-allowlist-drop", "--json", symptom]).run().code(1).stderr_has("playbook database");
+    }
+}
+
+#[test]
+fn commands_to_type_are_commands() {
+    let json = Fathom::new(["check", "api-clusterip", "api-direct", "database-idle", "ocr-page", "--twin", "--json"]).run().code(0).json();
+    let typed = |id: &str| {
+        let check = json["checks"].as_array().unwrap().iter().find(|c| c["check"] == id && c["outcome"] != "skip");
+        check.and_then(|c| c["by_hand"].as_str()).unwrap_or_else(|| panic!("no {id} in {json:#}"))
+    };
+    // nc takes address and port apart.
+    assert_eq!(typed("api-clusterip"), "nc -zv 10.43.0.1 443");
+    assert_eq!(typed("api-direct"), "nc -zv 100.95.51.125 6443");
+    for id in ["database-idle", "ocr-page"] {
+        let command = typed(id).split("   #").next().unwrap();
+        assert!(!command.contains('`') && !command.contains(" with an image") && !command.contains("wait,"), "{command}");
+    }
+}
+
 #[test]
 fn faults_are_listed_with_their_causes() {
     let json = Fathom::new(["twin", "faults", "--json"]).run().code(0).json();

@@ -62,8 +62,9 @@ impl Observation {
     }
 }
 
-/// Makes text from the network safe to print: control characters (escape sequences among them) and bidirectional
-/// overrides become visible, secrets in URLs are masked ([`secret::mask`]), and it is cut to `most` characters. Newlines stay.
+/// Makes text from the network safe to print: control characters (escape sequences among them) and characters that
+/// nobody sees (bidirectional overrides among them) become visible, secrets in URLs are masked ([`secret::mask`]), and it is cut to `most`
+/// characters. Newlines stay.
 pub fn clean(text: &str, most: usize) -> String {
     let text = secret::mask(text);
     let mut out = String::with_capacity(text.len().min(most));
@@ -75,15 +76,18 @@ pub fn clean(text: &str, most: usize) -> String {
         match c {
             '\n' => out.push('\n'),
             '\t' => out.push(' '),
-            c if c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') =>
-            {
-                out.extend(c.escape_unicode());
-            }
+            c if c.is_control() || is_unseen(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
+}
+
+/// Characters that show nothing themselves and change how the rest is read: the format characters of Unicode (general category
+/// Cf) that take no part in writing a script, and its separators of lines and paragraphs.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 #[cfg(test)]
@@ -94,5 +98,8 @@ mod tests {
     fn escape_sequences_never_survive() {
         assert_eq!(clean("a\u{1b}[31mb\r\n\u{202e}c", 99), "a\\u{1b}[31mb\\u{d}\n\\u{202e}c");
         assert_eq!(clean("aaaa", 2), "aa…");
+        // An Arabic letter mark turns the direction too, a tag is a letter that nobody sees.
+        assert_eq!(clean("a\u{61c}\u{ad}b\u{2028}\u{2060}\u{e0041}c", 99), "a\\u{61c}\\u{ad}b\\u{2028}\\u{2060}\\u{e0041}c");
+        assert_eq!(clean("naïve · Größe → 中文 🐙 سلام", 99), "naïve · Größe → 中文 🐙 سلام");
     }
 }

@@ -1,4 +1,4 @@
-//! A diagnosis on a page: the cause, its proof, its rivals, the way out.
+//! A diagnosis on a page: the cause, its proof, the way out, its rivals.
 
 use super::{Page, Span, Tone, held, values};
 use crate::check::Verdict;
@@ -26,11 +26,12 @@ pub fn diagnosis(page: &mut Page, d: &Diagnosis) {
             page.text(Tone::Dim, d.instance.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join(" · "));
         }
         evidence(page, &d.supports);
-        rivals(page, "Ruled out", RivalState::Refuted, &d.rivals);
-        rivals(page, "Not tested", RivalState::Untested, &d.rivals);
+        // The rivals fill a screen or two: what to do next comes before them.
         fixes(page, &d.fix);
         list(page, "Verify: must pass afterwards", &d.verify);
         list(page, "Explains", &d.explains);
+        rivals(page, "Ruled out", RivalState::Refuted, &d.rivals);
+        rivals(page, "Not tested", RivalState::Untested, &d.rivals);
     });
 }
 

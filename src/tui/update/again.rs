@@ -49,7 +49,7 @@ pub(super) fn verify(model: &mut Model) -> Vec<Effect> {
     }
     let shown = model.report.as_ref().and_then(|r| r.diagnoses.get(model.diagnosis));
     let Some(d) = shown else { return say(model, "there is no diagnosis to verify a fix of".to_owned()) };
-    let (ids, because) = (d.verify.iter().chain(&d.explains).cloned().collect(), format!("the fix of {} is verified", d.code));
+    let (ids, because) = (d.verify.iter().chain(&d.explains).cloned().collect(), format!("whether the fix of {} has worked", d.code));
     look(model, ids, because)
 }
 
