@@ -199,7 +199,7 @@ fn what_another_cause_hides_is_untested_and_not_refuted() {
         diagnose(&run(&catalog, &["calypso"], &[("database[calypso/crunchybridge]", database), ("egress[calypso]", egress)]), &catalog);
     assert_eq!(claimed(&findings), ["pg-allowlist-drop"]);
     let state = |code: &str| findings.diagnoses[0].rivals.iter().find(|r| r.code == code).map(|r| r.state);
-    assert_eq!(state("pg-source-refused-by-gateway"), Some(RivalState::Untested));
+    assert_eq!(state("pg-not-postgres"), Some(RivalState::Untested));
     assert_eq!(state("pg-tls-required"), Some(RivalState::Untested));
     assert_eq!(state("pg-refused"), Some(RivalState::Refuted));
 }

@@ -188,12 +188,12 @@ fn wrong(pair: &Pair, report: &Report) -> Vec<String> {
     let brought = |code: &str| BROUGHT_ALONG.iter().any(|(fault, cause, _)| *cause == code && pair.faults.iter().any(|f| f.id == *fault));
     let supported = report.diagnoses.iter().filter(|d| d.state == CauseState::Supported).map(|d| d.code.as_str());
     let third = supported.filter(|code| !causes.contains(code) && !brought(code)).map(|code| format!("neither has the cause {code}"));
-    let rivals = report.diagnoses.iter().flat_map(|d| &d.rivals);
-    // A fault that is decided from nowhere does no harm in a twin as it is documented.
-    let harms = |code: &str| pair.faults.iter().any(|f| f.cause() == Some(code) && !f.decided_from.is_empty());
-    let refuted = rivals.filter(|r| r.state == RivalState::Refuted && harms(&r.code));
-    let refuted = refuted.map(|r| format!("{} is there and called refuted: {}", r.code, r.because));
     let decided = |f: &&Fault| f.cause().is_some() && f.decided_from.contains(&pair.from.as_str());
+    // Where a fault is not decided it may harm others only, and be ruled out for whom one asks.
+    let seen = |code: &str| pair.faults.into_iter().any(|f| f.cause() == Some(code) && decided(&f));
+    let rivals = report.diagnoses.iter().flat_map(|d| &d.rivals);
+    let refuted = rivals.filter(|r| r.state == RivalState::Refuted && seen(&r.code));
+    let refuted = refuted.map(|r| format!("{} is there and called refuted: {}", r.code, r.because));
     let called_well = pair.faults.into_iter().find(|f| decided(f) && report.run.exit_code == 0);
     let called_well = called_well.map(|f| format!("exit 0, although {} is seen from there", f.id));
     let mut wrong: Vec<String> = third.chain(refuted).chain(called_well).collect();
