@@ -2,8 +2,8 @@ use super::*;
 use crate::probe::kube_client::fake::{Fake, Reply, Tls};
 use crate::vantage::Net;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SERVICES: &str = "/api/v1/services";
