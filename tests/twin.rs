@@ -57,6 +57,24 @@ impl Case {
             Self::OnModelHost(fault) => format!("{} on the model server's host", fault.map_or("healthy", |f| f.id)),
         }
     }
+
+    /// What its twin has from the start; a pair of a sweep says itself where one cannot be applied.
+    fn faults(&self) -> Vec<&'static Fault> {
+        match self {
+            Self::Healthy(_) | Self::Viewer(_) | Self::Sweep(_) => Vec::new(),
+            Self::Fault(fault, _) | Self::Mended(fault) | Self::Undecided(fault, _) | Self::Drift(fault, ..) => vec![fault],
+            Self::Pair(a, b, _) => vec![a, b],
+            Self::OnModelHost(fault) | Self::OnUnderlay(fault) => fault.iter().copied().collect(),
+        }
+    }
+
+    /// The fault whose twin it shares with the other cases of that fault.
+    fn shares(&self) -> Option<&'static str> {
+        match self {
+            Self::Fault(fault, _) | Self::Mended(fault) | Self::Undecided(fault, _) | Self::Drift(fault, ..) => Some(fault.id),
+            _ => None,
+        }
+    }
 }
 
 const NODES: &str = "calypso,tethys";
@@ -114,11 +132,11 @@ fn cases() -> Vec<Case> {
     let viewers = ["calypso", "tethys"].into_iter().map(Case::Viewer);
     healthy
         .chain(faults)
-        .chain(mended)
         .chain(undecided)
+        .chain(drift)
+        .chain(mended)
         .chain(pairs)
         .chain(viewers)
-        .chain(drift)
         .chain(on_model_host)
         .chain(on_underlay)
         .collect()
@@ -144,28 +162,65 @@ fn main() -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Cases that one twin serves, one after the other: every look at a fault, and at last what is left when it is mended. To build
+/// a twin and to take it down costs the kernel as much as a look.
+fn by_twin(cases: Vec<Case>) -> Vec<Vec<Case>> {
+    let mut twins: Vec<Vec<Case>> = Vec::new();
+    for case in cases {
+        match twins.iter_mut().find(|twin| case.shares().is_some() && twin[0].shares() == case.shares()) {
+            Some(twin) => twin.push(case),
+            None => twins.push(vec![case]),
+        }
+    }
+    twins
+}
+
 async fn run_all(cases: Vec<Case>, catalog: Arc<Catalog>) -> Vec<String> {
-    let results = futures::stream::iter(cases)
-        .map(|case| {
-            let catalog = catalog.clone();
-            async move {
-                let began = Instant::now();
-                let name = case.name();
-                let outcome = match tokio::spawn(async move { run_case(&case, &catalog).await }).await {
-                    Ok(outcome) => outcome,
-                    Err(panic) => Err(format!("panicked: {panic}")),
-                };
-                match &outcome {
-                    Ok(()) => println!("test {name} ... ok ({:.1} s)", began.elapsed().as_secs_f64()),
-                    Err(why) => {
-                        println!("test {name} ... FAILED ({:.1} s)\n    {}", began.elapsed().as_secs_f64(), why.replace('\n', "\n    "))
-                    }
-                }
-                outcome.err().map(|_| name)
+    let twins = futures::stream::iter(by_twin(cases)).map(|cases| run_twin(cases, catalog.clone()));
+    twins.buffer_unordered(AT_ONCE).map(futures::stream::iter).flatten().collect().await
+}
+
+/// Runs cases one after the other in one twin, and names those that fail.
+async fn run_twin(cases: Vec<Case>, catalog: Arc<Catalog>) -> Vec<String> {
+    let mut began = Instant::now();
+    let stage = unless_it_panics(set_up(cases[0].clone(), catalog)).await.map(Arc::new);
+    let mut failed = Vec::new();
+    for case in cases {
+        let name = case.name();
+        let outcome = match stage.clone() {
+            Ok(stage) => unless_it_panics(async move { run_case(&case, &stage.twin, &stage.catalog).await }).await,
+            Err(why) => Err(why),
+        };
+        let took = began.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => println!("test {name} ... ok ({took:.1} s)"),
+            Err(why) => {
+                println!("test {name} ... FAILED ({took:.1} s)\n    {}", why.replace('\n', "\n    "));
+                failed.push(name);
             }
-        })
-        .buffer_unordered(AT_ONCE);
-    results.filter_map(|failed| async { failed }).collect().await
+        }
+        began = Instant::now();
+    }
+    failed
+}
+
+async fn unless_it_panics<T: Send + 'static>(future: impl Future<Output = Result<T, String>> + Send + 'static) -> Result<T, String> {
+    tokio::spawn(future).await.unwrap_or_else(|panic| Err(format!("panicked: {panic}")))
+}
+
+/// A twin, and the catalogue whose inventory it is built from.
+struct Stage {
+    twin: Twin,
+    catalog: Arc<Catalog>,
+}
+
+async fn set_up(case: Case, catalog: Arc<Catalog>) -> Result<Stage, String> {
+    let catalog = if matches!(case, Case::OnUnderlay(_)) { Arc::new(on_underlay()?) } else { catalog };
+    let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
+    for fault in case.faults() {
+        fault.apply(&twin).await.map_err(|e| format!("{e:#}"))?;
+    }
+    Ok(Stage { twin, catalog })
 }
 
 /// The catalogue with an inventory whose flannel runs on the nodes' own network; both nodes are reached there.
@@ -187,61 +242,31 @@ fn on_underlay() -> Result<Catalog, String> {
 /// calypso's address where it has one of its own on the internet (RFC 5737).
 const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 60);
 
-async fn run_on_underlay(fault: Option<&Fault>) -> Result<(), String> {
-    let catalog = on_underlay()?;
-    let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
-    if let Some(fault) = fault {
-        fault.apply(&twin).await.map_err(|e| format!("{e:#}"))?;
-    }
-    let what = Filter { playbooks: vec!["pods-unreachable".to_owned()], ..Filter::default() };
-    let report = look_at(twin.vantages(), &catalog, NODES, &what).await?;
-    fault.map_or_else(|| clean(&report), |fault| names(&report, &[fault.expects]))
-}
-
-async fn run_case(case: &Case, catalog: &Catalog) -> Result<(), String> {
-    if let Case::OnUnderlay(fault) = case {
-        return run_on_underlay(*fault).await;
-    }
-    let twin = Twin::start(catalog.inventory.clone(), &[]).await.map_err(|e| format!("{e:#}"))?;
-    let apply = async |fault: &Fault| fault.apply(&twin).await.map_err(|e| format!("{e:#}"));
+async fn run_case(case: &Case, twin: &Twin, catalog: &Catalog) -> Result<(), String> {
     match case {
-        Case::OnUnderlay(_) => Err("it has a twin of its own".to_owned()),
-        Case::Healthy(from) => clean(&look(&twin, catalog, from).await?),
+        Case::Healthy(from) => clean(&look(twin, catalog, from).await?),
         Case::Fault(fault, from) => {
-            apply(fault).await?;
-            let report = look(&twin, catalog, from).await?;
+            let report = look(twin, catalog, from).await?;
             no_whisper(&report, fault)?;
-            match fault.cause() {
-                Some(cause) => names(&report, &[cause]),
-                None => clean(&report),
-            }
+            fault.cause().map_or_else(|| clean(&report), |cause| names(&report, &[cause]))
         }
-        Case::Undecided(fault, from) => {
-            apply(fault).await?;
-            undecided(&look(&twin, catalog, from).await?, fault.expects)
-        }
+        Case::Undecided(fault, from) => undecided(&look(twin, catalog, from).await?, fault.expects),
+        Case::Drift(_, from, code) => drifts(&look(twin, catalog, from).await?, code),
         Case::Mended(fault) => {
-            apply(fault).await?;
-            fault.undo(&twin).await.map_err(|e| format!("{e:#}"))?;
-            clean(&look(&twin, catalog, "calypso,tethys").await?)
+            fault.undo(twin).await.map_err(|e| format!("{e:#}"))?;
+            clean(&look(twin, catalog, NODES).await?)
         }
-        Case::Pair(a, b, from) => {
-            apply(a).await?;
-            apply(b).await?;
-            names(&look(&twin, catalog, from).await?, &[a.expects, b.expects])
-        }
-        Case::Sweep(pair) => sweep::run(pair, &twin, catalog).await,
-        Case::Drift(fault, from, code) => {
-            apply(fault).await?;
-            drifts(&look(&twin, catalog, from).await?, code)
-        }
+        Case::Pair(a, b, from) => names(&look(twin, catalog, from).await?, &[a.expects, b.expects]),
+        Case::Sweep(pair) => sweep::run(pair, twin, catalog).await,
         Case::OnModelHost(fault) => {
-            if let Some(fault) = fault {
-                apply(fault).await?;
-            }
             let here = twin.model_host().ok_or("the twin has no model server")?;
             let only = Filter { checks: vec!["vllm".to_owned()], ..Filter::default() };
             let report = look_at(vec![here], catalog, "workstation", &only).await?;
+            fault.map_or_else(|| clean(&report), |fault| names(&report, &[fault.expects]))
+        }
+        Case::OnUnderlay(fault) => {
+            let what = Filter { playbooks: vec!["pods-unreachable".to_owned()], ..Filter::default() };
+            let report = look_at(twin.vantages(), catalog, NODES, &what).await?;
             fault.map_or_else(|| clean(&report), |fault| names(&report, &[fault.expects]))
         }
         Case::Viewer(from) => {

@@ -1,9 +1,10 @@
 //! Running servers: sockets born in a network, accept loops, and how to stop them.
 
 use crate::vantage::Net;
+use socket2::{Domain, SockRef, Socket, Type};
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Shutdown, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -77,6 +78,9 @@ pub(crate) trait Accept: Send + 'static {
     type Stream: Send + 'static;
     /// Waits for the next one.
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Ends it, so that its port is free at once: closing does not do that while a child that was just forked, and has not yet
+    /// become another program, holds a copy of the socket.
+    fn end(&self);
 }
 
 impl Accept for TcpListener {
@@ -88,6 +92,10 @@ impl Accept for TcpListener {
         stream.set_nodelay(true).ok();
         Ok((stream, peer))
     }
+
+    fn end(&self) {
+        SockRef::from(self).shutdown(Shutdown::Both).ok();
+    }
 }
 
 impl Accept for tokio::net::UnixListener {
@@ -95,6 +103,10 @@ impl Accept for tokio::net::UnixListener {
 
     async fn next(&self) -> io::Result<Self::Stream> {
         Ok(self.accept().await?.0)
+    }
+
+    fn end(&self) {
+        SockRef::from(self).shutdown(Shutdown::Both).ok();
     }
 }
 
@@ -118,6 +130,7 @@ where
             Some(_) = connections.join_next() => {}
         }
     }
+    acceptor.end();
     drop(acceptor);
     connections.shutdown().await;
 }
@@ -132,9 +145,15 @@ pub(crate) fn listen(net: &Net, address: impl Into<SocketAddr>) -> io::Result<Tc
 
 /// A bound UDP socket in a network.
 pub(crate) fn bind_udp(net: &Net, address: SocketAddrV4) -> io::Result<UdpSocket> {
-    let socket = net.with(|| std::net::UdpSocket::bind(address))??;
+    let socket = net.with(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        // A server that is started anew takes its port over from the copy that a child may still hold (see [`Accept::end`]):
+        // datagrams go to the socket that was bound last.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into()).map(|()| socket)
+    })??;
     socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket)
+    UdpSocket::from_std(socket.into())
 }
 
 /// The address of a listener.
@@ -142,5 +161,50 @@ pub(crate) fn address_of(listener: &TcpListener) -> Option<SocketAddrV4> {
     match listener.local_addr() {
         Ok(SocketAddr::V4(address)) => Some(address),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// As a child does between fork and exec.
+    fn copy_of<'a, T>(socket: &'a T) -> Socket
+    where
+        SockRef<'a>: From<&'a T>,
+    {
+        SockRef::from(socket).try_clone().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stopped_server_leaves_its_port_although_somebody_holds_a_copy_of_its_socket() {
+        let listener = listen(&Net::Here, here(0)).unwrap();
+        let address = address_of(&listener).unwrap();
+        let copy = copy_of(&listener);
+        let mut server = ServerHandle::new(Some(address));
+        server.accept(listener, |_| async {});
+        assert!(TcpStream::connect(address).await.is_ok());
+        server.stop().await;
+        assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        listen(&Net::Here, address).unwrap();
+        drop(copy);
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_to_the_server_that_was_started_last() {
+        let first = bind_udp(&Net::Here, here(0)).unwrap();
+        let at = first.local_addr().unwrap();
+        let copy = copy_of(&first);
+        drop(first);
+        let second = bind_udp(&Net::Here, here(at.port())).unwrap();
+        let client = bind_udp(&Net::Here, here(0)).unwrap();
+        client.send_to(b"x", at).await.unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(second.recv(&mut buffer).await.unwrap(), 1);
+        drop(copy);
     }
 }
