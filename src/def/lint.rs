@@ -41,7 +41,6 @@ pub fn catalog(catalog: &Catalog) -> Vec<Finding> {
 pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wrong = |steps: &[Step<'_>], message: String| findings.push(doc.finding(doc.line_of(steps), message));
-    names(inv, &mut wrong);
     if let Some(exit) = &inv.tailnet.exit_node
         && inv.node(exit).is_none()
     {
@@ -55,24 +54,6 @@ pub fn inventory(inv: &Inventory, doc: &Document) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// Things of one kind have different names.
-fn names(inv: &Inventory, wrong: &mut impl FnMut(&[Step<'_>], String)) {
-    for (key, names) in [
-        ("node", inv.nodes.iter().map(|n| &n.name).collect::<Vec<_>>()),
-        ("service", inv.services.iter().map(|s| &s.name).collect()),
-        ("pod", inv.pods.iter().map(|p| &p.name).collect()),
-        ("database", inv.databases.iter().map(|d| &d.name).collect()),
-        ("http", inv.https.iter().map(|h| &h.name).collect()),
-        ("vllm", inv.vllms.iter().map(|v| &v.name).collect()),
-    ] {
-        for (n, name) in names.iter().enumerate() {
-            if names[..n].contains(name) {
-                wrong(&[Step::Key(key), Step::At(n), Step::Key("name")], format!("{key} `{name}` is defined twice"));
-            }
-        }
-    }
 }
 
 /// Pods run on nodes of the inventory, and addresses lie in the ranges that it gives them.

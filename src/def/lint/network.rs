@@ -23,7 +23,7 @@ pub(super) fn lint(inv: &Inventory, wrong: &mut dyn FnMut(&[Step<'_>], String)) 
     }
 }
 
-/// Ids are made of names, with `[ ] / ->` between them; `--from` and filters take lists of them.
+/// Things of one kind have different names. Ids are made of names, with `[ ] / ->` between them; `--from` and filters take lists of them.
 fn names(inv: &Inventory, wrong: &mut dyn FnMut(&[Step<'_>], String)) {
     for (key, names) in [
         ("node", inv.nodes.iter().map(|n| &n.name).collect::<Vec<_>>()),
@@ -35,10 +35,13 @@ fn names(inv: &Inventory, wrong: &mut dyn FnMut(&[Step<'_>], String)) {
         ("vllm", inv.vllms.iter().map(|v| &v.name).collect()),
     ] {
         for (n, name) in names.iter().enumerate() {
+            let at = [Step::Key(key), Step::At(n), Step::Key("name")];
+            if names[..n].contains(name) {
+                wrong(&at, format!("{key} `{}` is defined twice", crate::check::clean(name, LONGEST_NAME)));
+            }
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
             if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
                 let shown = crate::check::clean(name, LONGEST_NAME).replace('\n', " ");
-                let at = [Step::Key(key), Step::At(n), Step::Key("name")];
                 wrong(&at, format!("`{shown}` is no name: it takes 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`"));
             }
         }
@@ -124,6 +127,7 @@ mod tests {
     fn typing_errors_are_named_with_their_line() {
         assert_eq!(found("vni = 1", "vni = 1"), [""; 0]);
         let node_b = "name = \"b\"";
+        assert_eq!(found(node_b, "name = \"a\""), ["i.toml:38: node `a` is defined twice"]);
         let no_name = "is no name: it takes 1 to 63 letters, digits, `-`, `_` and `.`";
         for (new, shown) in [("", ""), ("b c]x[", "b c]x["), ("b\\u001b[31m\\u202e", "b\\u{1b}[31m\\u{202e}"), ("a->b,c", "a->b,c")] {
             assert_eq!(found(node_b, &format!("name = \"{new}\"")), [format!("i.toml:38: `{shown}` {no_name}")]);
